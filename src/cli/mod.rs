@@ -1,0 +1,151 @@
+//! The command line: one file a verb. stdout is results, stderr is progress.
+//!
+//! Exit codes: 0 fine, 1 a gate found a regression or a cell failed, 2 a mistake in the input.
+#![allow(clippy::print_stdout)]
+mod gate;
+mod list;
+mod plan;
+mod progress;
+mod report;
+mod run;
+
+use crate::{mistake, mistake::is_mistake};
+use anyhow::Result;
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+/// What was asked, for scripts: 0, 1 or 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine,
+    /// A gate found a regression, or a cell failed.
+    Failed,
+    /// A mistake in the input.
+    Mistake,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Measures what quantization costs a language model.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Without a verb: `run`. Without a study: the built-in quickstart.\n\
+    Exit codes: 0 fine, 1 a gate found a regression or a cell failed, 2 a mistake in the input."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a study and draw its report; picks up where it stopped
+    Run(run::Run),
+    /// What would run, what is done, how much memory and work
+    Plan(plan::Plan),
+    /// Draw tables, charts and the HTML page from records
+    Report(report::Report),
+    /// Compare records with a baseline
+    Gate(gate::Gate),
+    /// What there is: families, methods, formats, tasks, metrics, charts, models, studies
+    List(list::List),
+}
+
+/// What `run` and `plan` share.
+#[derive(Args)]
+struct StudyArgs {
+    /// A study file, or a built-in study's name
+    #[arg(default_value = crate::study::config::QUICKSTART)]
+    study: String,
+    /// Override a key of the study
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Pick cells by pattern
+    #[arg(long, value_name = "MODEL/RECIPE/TASK")]
+    only: Option<String>,
+    /// Items a task at most
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// The study's results folder [default: results/STUDY]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Run part I of N of the cells
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// cpu, cuda:0 or metal
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl StudyArgs {
+    fn read(&self) -> Result<(crate::study::config::Study, crate::study::plan::Pick)> {
+        let mut sets = self.sets.clone();
+        sets.extend(self.limit.map(|n| format!("limit={n}")));
+        let study = crate::study::config::Study::read(&self.study, &sets)?;
+        let shard = self.shard.as_deref().map(crate::study::plan::Pick::shard).transpose()?;
+        Ok((study, crate::study::plan::Pick { only: self.only.clone(), shard }))
+    }
+
+    fn out(&self, study: &crate::study::config::Study) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&study.name))
+    }
+
+    fn device(&self) -> Result<Device> {
+        let device = match self.device.as_str() {
+            "cpu" => return Ok(Device::Cpu),
+            "metal" => Device::new_metal(0),
+            other => match other.strip_prefix("cuda:").or((other == "cuda").then_some("0")).map(str::parse) {
+                Some(Ok(i)) => Device::new_cuda(i),
+                _ => mistake!("--device `{other}`; there are: cpu, cuda:0, metal"),
+            },
+        };
+        match device {
+            Ok(device) => Ok(device),
+            Err(e) => mistake!(
+                "--device `{}`: {e}; this needs such a device and a build with `--features cuda` or `metal`",
+                self.device
+            ),
+        }
+    }
+}
+
+/// Runs what the arguments ask, and says what came of it on stderr where it is an error.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(with_verb(args.into_iter().collect())) {
+        Ok(cli) => cli,
+        Err(e) => {
+            e.print().ok();
+            return if e.use_stderr() { Exit::Mistake } else { Exit::Fine };
+        }
+    };
+    let result = match cli.verb {
+        Verb::Run(verb) => verb.run(),
+        Verb::Plan(verb) => verb.run(),
+        Verb::Report(verb) => verb.run(),
+        Verb::Gate(verb) => verb.run(),
+        Verb::List(verb) => verb.run(),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e:#}");
+        if is_mistake(&e) { Exit::Mistake } else { Exit::Failed }
+    })
+}
+
+/// `bitsweep study.toml` means `bitsweep run study.toml`.
+fn with_verb(mut args: Vec<OsString>) -> Vec<OsString> {
+    const KNOWN: [&str; 10] =
+        ["run", "plan", "report", "gate", "list", "help", "-h", "--help", "-V", "--version"];
+    let verb = args.get(1).and_then(|a| a.to_str());
+    if !verb.is_some_and(|v| KNOWN.contains(&v)) {
+        args.insert(1.min(args.len()), "run".into());
+    }
+    args
+}

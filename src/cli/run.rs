@@ -1,0 +1,42 @@
+//! `bitsweep run`.
+use super::{Exit, StudyArgs, progress::Progress};
+use crate::{
+    gate,
+    mistake::Blame,
+    report,
+    results::Store,
+    study::{plan::plan, run::run},
+};
+use anyhow::Result;
+use clap::Args;
+
+/// Run a study and draw its report; picks up where it stopped.
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    study: StudyArgs,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<Exit> {
+        let (study, pick) = self.study.read()?;
+        let device = self.study.device()?;
+        let out = self.study.out(&study);
+        let store = Store::create(&out).blame("--out")?;
+        let mut progress = Progress::new();
+        let plan = plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
+        store.set_rules(&study.gates)?;
+        let summary = run(&study, &plan, &store, &device, &self.study.device, &mut |e| progress.see(e))?;
+        let drawn = report::draw(&store)?;
+        progress.end();
+        println!("{}", drawn.table.trim_end());
+        let verdicts = gate::own_rules(&store)?;
+        let regressed = super::gate::print(&verdicts);
+        eprintln!("{} cells run, {} kept; {}", summary.ran, summary.kept, out.join("report.html").display());
+        Ok(match () {
+            () if summary.mistakes => Exit::Mistake,
+            () if summary.failed > 0 || regressed => Exit::Failed,
+            () => Exit::Fine,
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! How far a quantized model's next-token distribution is from full precision's, position by position.
+//!
+//! Two models run side by side, exactly: no file of rounded reference logits, no cut-off, both directions. The formulas
+//! are those of llama.cpp's `--kl-divergence`, without its 16-bit logits.
+use super::{Lm, Names, Outcome, Outcomes, Sequence, log_sum_exp, top};
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Sums over a window's predicted tokens. P is full precision, Q the quantized model, y the token that came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Predicted tokens.
+    pub tokens: usize,
+    /// `KL(P || Q)`, nats.
+    pub kl: f64,
+    /// `KL(Q || P)`, nats.
+    pub kl_reverse: f64,
+    /// Jensen-Shannon, nats.
+    pub js: f64,
+    /// How often both have the same likeliest token.
+    pub same_top: usize,
+    /// `Q(y) - P(y)`.
+    pub delta_p: f64,
+    /// Its square.
+    pub delta_p2: f64,
+    /// `-ln Q(y)`.
+    pub nll: f64,
+    /// `-ln P(y)`.
+    pub nll_full: f64,
+}
+
+/// An outcome a window.
+pub fn run(lm: &mut dyn Lm, full: &mut dyn Lm, windows: &[Sequence]) -> Result<Outcomes> {
+    let mut gaps = Vec::with_capacity(windows.len());
+    lm.score(windows, &mut |i, q| {
+        let w = &windows[i];
+        let targets = &w.tokens[w.predict.clone()];
+        full.score(std::slice::from_ref(w), &mut |_, p| {
+            ensure!(p.vocab == q.vocab, "{} logits beside {}", p.vocab, q.vocab);
+            let each: Vec<Gap> =
+                targets.par_iter().enumerate().map(|(t, &y)| gap(p.row(t), q.row(t), y as usize)).collect();
+            gaps.push(each.into_iter().fold(Gap::default(), sum));
+            Ok(())
+        })
+    })?;
+    let mut names = Names::new();
+    Ok(windows
+        .iter()
+        .zip(gaps)
+        .map(|(w, gap)| (names.name(&super::bytes(&w.tokens)), Outcome::Divergence(gap)))
+        .collect())
+}
+
+/// One position, from logits.
+fn gap(p: &[f32], q: &[f32], y: usize) -> Gap {
+    let (zp, zq) = (log_sum_exp(p), log_sum_exp(q));
+    let (mut kl, mut kl_reverse, mut js) = (0., 0., 0.);
+    for (&p, &q) in p.iter().zip(q) {
+        let (lp, lq) = (f64::from(p) - zp, f64::from(q) - zq);
+        let (pp, qq) = (lp.exp(), lq.exp());
+        let middle = (0.5 * (pp + qq)).ln();
+        kl += pp * (lp - lq);
+        kl_reverse += qq * (lq - lp);
+        if pp + qq > 0. {
+            js += 0.5 * (pp * (lp - middle) + qq * (lq - middle));
+        }
+    }
+    let (nll_full, nll) = (zp - f64::from(p[y]), zq - f64::from(q[y]));
+    let delta_p = (-nll).exp() - (-nll_full).exp();
+    Gap {
+        tokens: 1,
+        kl,
+        kl_reverse,
+        js,
+        same_top: usize::from(top(p) == top(q)),
+        delta_p,
+        delta_p2: delta_p * delta_p,
+        nll,
+        nll_full,
+    }
+}
+
+fn sum(a: Gap, b: Gap) -> Gap {
+    Gap {
+        tokens: a.tokens + b.tokens,
+        kl: a.kl + b.kl,
+        kl_reverse: a.kl_reverse + b.kl_reverse,
+        js: a.js + b.js,
+        same_top: a.same_top + b.same_top,
+        delta_p: a.delta_p + b.delta_p,
+        delta_p2: a.delta_p2 + b.delta_p2,
+        nll: a.nll + b.nll,
+        nll_full: a.nll_full + b.nll_full,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        // P = (1/2, 1/2), Q = (3/4, 1/4).
+        let g = gap(&[0., 0.], &[3f32.ln(), 0.], 0);
+        let half = 0.5f64;
+        assert!((g.kl - (half * (half / 0.75).ln() + half * (half / 0.25).ln())).abs() < 1e-7);
+        assert!((g.kl_reverse - (0.75 * (0.75 / half).ln() + 0.25 * (0.25 / half).ln())).abs() < 1e-7);
+        let js = half * (half * (half / 0.625).ln() + half * (half / 0.375).ln())
+            + half * (0.75 * (0.75f64 / 0.625).ln() + 0.25 * (0.25f64 / 0.375).ln());
+        assert!((g.js - js).abs() < 1e-7);
+        assert!((g.delta_p - 0.25).abs() < 1e-7 && g.same_top == 1);
+    }
+}

@@ -1,0 +1,173 @@
+//! Every metric: a share `[x, w]` of each outcome, and a scale in front of `sum(x) / sum(w)`.
+use super::{Outcome, choice::Answer, divergence::Gap, perplexity::Loss};
+use crate::stats::{Scale, Share};
+
+/// A number computed from outcomes. It knows which way is better, so that tables, charts and gates need not.
+pub struct Metric {
+    /// As tasks name it.
+    pub name: &'static str,
+    /// One line, with its formula.
+    pub about: &'static str,
+    /// The kind of task that has it.
+    pub of: &'static str,
+    /// Which way is better.
+    pub higher_is_better: bool,
+    /// In front of the ratio.
+    pub scale: Scale,
+    /// What an outcome contributes; `None` where it is of another kind.
+    pub share: fn(&Outcome) -> Option<Share>,
+}
+
+/// Every metric, in the order tables list them.
+pub static METRICS: &[Metric] = &[
+    Metric {
+        name: "perplexity",
+        about: "exp(nll / tokens)",
+        of: "perplexity",
+        higher_is_better: false,
+        scale: Scale::Exp,
+        share: |o| text(o, |l| [l.nll, l.tokens as f64]),
+    },
+    Metric {
+        name: "word_perplexity",
+        about: "exp(nll / words); words as lm-evaluation-harness counts them, `rolling` only",
+        of: "perplexity",
+        higher_is_better: false,
+        scale: Scale::Exp,
+        share: |o| text(o, |l| [l.nll, l.words as f64]),
+    },
+    Metric {
+        name: "byte_perplexity",
+        about: "exp(nll / UTF-8 bytes), `rolling` only",
+        of: "perplexity",
+        higher_is_better: false,
+        scale: Scale::Exp,
+        share: |o| text(o, |l| [l.nll, l.bytes as f64]),
+    },
+    Metric {
+        name: "bits_per_byte",
+        about: "nll / (bytes ln 2), `rolling` only",
+        of: "perplexity",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| text(o, |l| [l.nll / std::f64::consts::LN_2, l.bytes as f64]),
+    },
+    Metric {
+        name: "acc",
+        about: "share of items whose right ending has the highest log-likelihood",
+        of: "choice",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| choice(o, |a| a.best(|_| 1.) == a.gold),
+    },
+    Metric {
+        name: "acc_norm",
+        about: "the same, log-likelihood divided by the ending's length in code points",
+        of: "choice",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| choice(o, |a| a.best(|i| a.chars[i].max(1) as f64) == a.gold),
+    },
+    Metric {
+        name: "acc_bytes",
+        about: "the same, divided by its length in UTF-8 bytes",
+        of: "choice",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| choice(o, |a| a.best(|i| a.bytes[i].max(1) as f64) == a.gold),
+    },
+    Metric {
+        name: "kl",
+        about: "KL(full || quantized), nats a token",
+        of: "divergence",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| gap(o, |g| g.kl),
+    },
+    Metric {
+        name: "kl_reverse",
+        about: "KL(quantized || full), nats a token",
+        of: "divergence",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| gap(o, |g| g.kl_reverse),
+    },
+    Metric {
+        name: "js",
+        about: "Jensen-Shannon divergence, nats a token",
+        of: "divergence",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| gap(o, |g| g.js),
+    },
+    Metric {
+        name: "same_top",
+        about: "share of tokens where both have the same likeliest one",
+        of: "divergence",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| gap(o, |g| g.same_top as f64),
+    },
+    Metric {
+        name: "delta_p",
+        about: "mean change of the probability of the token that came",
+        of: "divergence",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| gap(o, |g| g.delta_p),
+    },
+    Metric {
+        name: "rms_delta_p",
+        about: "root mean square of that change",
+        of: "divergence",
+        higher_is_better: false,
+        scale: Scale::Sqrt,
+        share: |o| gap(o, |g| g.delta_p2),
+    },
+    Metric {
+        name: "ppl_ratio",
+        about: "PPL(quantized) / PPL(full), its error from the pairs",
+        of: "divergence",
+        higher_is_better: false,
+        scale: Scale::Exp,
+        share: |o| gap(o, |g| g.nll - g.nll_full),
+    },
+];
+
+/// By name.
+pub fn metric(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|m| m.name == name)
+}
+
+/// The error of a perplexity as if tokens were independent: `ppl * sqrt((mean(nll^2) - mean(nll)^2) / (n - 1))`, as
+/// llama.cpp prints it.
+pub fn independent_stderr(outcomes: &[Outcome]) -> Option<f64> {
+    let (mut nll, mut nll2, mut n) = (0., 0., 0.);
+    for outcome in outcomes {
+        let Outcome::Text(loss) = outcome else { return None };
+        nll += loss.nll;
+        nll2 += loss.nll2;
+        n += loss.tokens as f64;
+    }
+    let mean = nll / n;
+    (n > 1.).then(|| mean.exp() * ((nll2 / n - mean * mean).max(0.) / (n - 1.)).sqrt())
+}
+
+fn text(o: &Outcome, f: impl Fn(&Loss) -> Share) -> Option<Share> {
+    match o {
+        Outcome::Text(loss) => Some(f(loss)),
+        _ => None,
+    }
+}
+fn choice(o: &Outcome, right: impl Fn(&Answer) -> bool) -> Option<Share> {
+    match o {
+        Outcome::Choice(a) => Some([f64::from(u8::from(right(a))), 1.]),
+        _ => None,
+    }
+}
+fn gap(o: &Outcome, f: impl Fn(&Gap) -> f64) -> Option<Share> {
+    match o {
+        Outcome::Divergence(g) => Some([f(g), g.tokens as f64]),
+        _ => None,
+    }
+}

@@ -1,0 +1,138 @@
+//! Evaluators: what is asked of a model, and what its answers are worth. No tensor crosses into this module.
+//!
+//! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
+pub mod choice;
+pub mod divergence;
+pub mod metrics;
+pub mod perplexity;
+
+use anyhow::Result;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+
+pub use metrics::{METRICS, Metric};
+
+/// A language model, as evaluators see it: text, tokens and logits. Every evaluator is tested against one written by
+/// hand.
+pub trait Lm {
+    /// Tokens of a text; `specials`: with those that the tokenizer itself adds.
+    fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>>;
+    /// Longest sequence the model was made for.
+    fn context(&self) -> usize;
+    /// What stands before a text that has nothing before it: BOS, else EOS.
+    fn prefix(&self) -> Option<u32>;
+    /// Teacher-forced pass over all sequences. Visits each once, in order; how they are packed cannot be seen in the
+    /// logits.
+    fn score(
+        &mut self,
+        sequences: &[Sequence],
+        visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// Tokens, and which of them are to be predicted from those before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// All of them.
+    pub tokens: Vec<u32>,
+    /// Positions to predict; from 1 at least.
+    pub predict: Range<usize>,
+}
+
+impl Sequence {
+    /// The rows of hidden states that predict: one before each predicted position.
+    pub fn rows(&self) -> Range<usize> {
+        self.predict.start.saturating_sub(1)..self.predict.end.saturating_sub(1)
+    }
+}
+
+/// Logits of one sequence: a row a predicted position.
+#[derive(Clone, Copy)]
+pub struct Logits<'a> {
+    /// `[predicted, vocab]`.
+    pub rows: &'a [f32],
+    /// Width of a row.
+    pub vocab: usize,
+}
+
+impl<'a> Logits<'a> {
+    /// The row that predicts the `i`th predicted position.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.rows[i * self.vocab..][..self.vocab]
+    }
+
+    /// For each predicted position, the log-probability of `token` and whether it is the likeliest (the first of equals).
+    pub fn score(&self, targets: &[u32]) -> Vec<(f64, bool)> {
+        targets
+            .par_iter()
+            .enumerate()
+            .map(|(i, &token)| {
+                let row = self.row(i);
+                let at = row[token as usize];
+                (f64::from(at) - log_sum_exp(row), top(row) == token as usize)
+            })
+            .collect()
+    }
+}
+
+/// `ln(sum(exp(x)))`, exponentials in f32 and their sum in f64.
+pub fn log_sum_exp(x: &[f32]) -> f64 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    f64::from(max) + x.iter().map(|&x| f64::from((x - max).exp())).sum::<f64>().ln()
+}
+
+/// The index of the largest, the first of equals.
+pub fn top(x: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, &v) in x.iter().enumerate() {
+        if v > x[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// What one item of a task gave: enough to recompute every metric and to pair runs item by item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A question with endings.
+    Choice(choice::Answer),
+    /// A text or a window of one.
+    Text(perplexity::Loss),
+    /// A window under two models.
+    Divergence(divergence::Gap),
+}
+
+/// An item's name: a hash of its content, and how often that content was met before, so that twins stay apart.
+pub struct Names(std::collections::BTreeMap<String, usize>);
+
+impl Names {
+    /// None met yet.
+    pub fn new() -> Self {
+        Self(Default::default())
+    }
+    /// The next item's.
+    pub fn name(&mut self, content: &[u8]) -> String {
+        let hash = format!("{:x}", Sha256::digest(content))[..16].to_string();
+        let seen = self.0.entry(hash.clone()).or_insert(0);
+        *seen += 1;
+        if *seen == 1 { hash } else { format!("{hash}-{seen}") }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Evaluated items: their names and outcomes, in order.
+pub type Outcomes = Vec<(String, Outcome)>;
+
+/// Bytes of tokens, to name an item by.
+pub(crate) fn bytes(tokens: &[u32]) -> Vec<u8> {
+    tokens.iter().flat_map(|t| t.to_le_bytes()).collect()
+}

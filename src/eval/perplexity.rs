@@ -1,0 +1,211 @@
+//! How well a text is predicted, in the three protocols that papers and tools use.
+//!
+//! * `windows`: GPTQ's. The joined text is tokenized once with the tokenizer's own special tokens, cut into windows that
+//!   do not overlap, the tail dropped; all but each window's first token are scored.
+//! * `llama-cpp`: llama.cpp's `llama-perplexity`. Windows of 512; where the tokenizer begins texts with BOS, it replaces
+//!   each window's first token; only predictions made from the second half count.
+//! * `rolling`: lm-evaluation-harness's `loglikelihood_rolling`. Each item on its own; every token is scored once, the
+//!   first after the prefix token.
+use super::{Lm, Names, Outcome, Outcomes, Sequence};
+use crate::{
+    mistake,
+    suite::task::{Profile, Protocol},
+};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// What a text or window lost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Negative log-likelihood, nats, summed over scored tokens.
+    pub nll: f64,
+    /// Its square, summed: for an error as if tokens were independent.
+    pub nll2: f64,
+    /// Scored tokens.
+    pub tokens: usize,
+    /// UTF-8 bytes of the item; 0 for a window, which has none of its own.
+    #[serde(default)]
+    pub bytes: usize,
+    /// Pieces of the item between white space, as `re.split(r"\s+", text)` counts them.
+    #[serde(default)]
+    pub words: usize,
+}
+
+impl Loss {
+    /// Adds one token's log-probability.
+    pub fn add(&mut self, log_prob: f64) {
+        self.nll -= log_prob;
+        self.nll2 += log_prob * log_prob;
+        self.tokens += 1;
+    }
+}
+
+/// Windows of a joined text.
+pub fn windows(lm: &dyn Lm, text: &str, protocol: Protocol, window: Option<usize>) -> Result<Vec<Sequence>> {
+    let tokens = lm.encode(text, true)?;
+    if text.trim().is_empty() {
+        mistake!("the text is empty");
+    }
+    let (window, first, least) = match protocol {
+        Protocol::LlamaCpp => {
+            let w = window.unwrap_or(512);
+            (w, w / 2 + 1, 2 * w)
+        }
+        _ => {
+            let w = window.unwrap_or(2048);
+            (w, 1, w)
+        }
+    };
+    if tokens.len() < least {
+        mistake!(
+            "the text has {} tokens: less than {least}, {} of {window}",
+            tokens.len(),
+            if least == window { "one window" } else { "two windows" }
+        );
+    }
+    // llama.cpp asks the vocabulary whether it begins texts with BOS; the tokenizer shows it.
+    let bos = match protocol {
+        Protocol::LlamaCpp => lm.encode("", true)?.first().copied(),
+        _ => None,
+    };
+    Ok(tokens
+        .chunks_exact(window)
+        .map(|chunk| {
+            let mut tokens = chunk.to_vec();
+            if let Some(bos) = bos {
+                tokens[0] = bos;
+            }
+            Sequence { tokens, predict: first..window }
+        })
+        .collect())
+}
+
+/// Perplexity of a joined text: an outcome a window.
+pub fn joined(
+    lm: &mut dyn Lm,
+    text: &str,
+    protocol: Protocol,
+    window: Option<usize>,
+    limit: Option<usize>,
+) -> Result<Outcomes> {
+    let mut windows = windows(lm, text, protocol, window)?;
+    windows.truncate(limit.unwrap_or(usize::MAX));
+    let losses = losses(lm, &windows)?;
+    let mut names = Names::new();
+    Ok(windows
+        .iter()
+        .zip(losses)
+        .map(|(w, loss)| (names.name(&super::bytes(&w.tokens)), Outcome::Text(loss)))
+        .collect())
+}
+
+/// Perplexity of each item on its own: an outcome an item.
+pub fn rolling(
+    lm: &mut dyn Lm,
+    texts: &[String],
+    window: Option<usize>,
+    profile: Profile,
+) -> Result<Outcomes> {
+    let longest = window.unwrap_or(lm.context()).min(lm.context());
+    let Some(prefix) = lm.prefix() else {
+        mistake!(
+            "the rolling protocol needs a BOS or EOS token, and neither the model's nor the tokenizer's config names one"
+        );
+    };
+    let (mut sequences, mut owners) = (Vec::new(), Vec::new());
+    for (i, text) in texts.iter().enumerate() {
+        let tokens = lm.encode(text, profile == Profile::Tokenizer)?;
+        if tokens.is_empty() {
+            mistake!("item {} is an empty text", i + 1);
+        }
+        for sequence in roll(&tokens, prefix, longest) {
+            sequences.push(sequence);
+            owners.push(i);
+        }
+    }
+    let mut items: Vec<Loss> =
+        texts.iter().map(|t| Loss { bytes: t.len(), words: python_words(t), ..Loss::default() }).collect();
+    for (loss, owner) in losses(lm, &sequences)?.into_iter().zip(owners) {
+        let item = &mut items[owner];
+        item.nll += loss.nll;
+        item.nll2 += loss.nll2;
+        item.tokens += loss.tokens;
+    }
+    let mut names = Names::new();
+    Ok(texts.iter().zip(items).map(|(t, loss)| (names.name(t.as_bytes()), Outcome::Text(loss))).collect())
+}
+
+/// lm-evaluation-harness's `get_rolling_token_windows` and `make_disjoint_window`: full windows have one token before
+/// the first that they predict, the last has as many as fit.
+fn roll(tokens: &[u32], prefix: u32, longest: usize) -> Vec<Sequence> {
+    let first = longest.min(tokens.len());
+    let mut all = vec![Sequence {
+        tokens: std::iter::once(prefix).chain(tokens[..first].iter().copied()).collect(),
+        predict: 1..first + 1,
+    }];
+    let mut done = first;
+    while done < tokens.len() {
+        let take = longest.min(tokens.len() - done);
+        let end = done + take;
+        // Input `tokens[end - longest - 1 .. end - 1]`, of which the last `take` places predict.
+        let begin = end - longest - 1;
+        let context = done - begin;
+        all.push(Sequence { tokens: tokens[begin..end].to_vec(), predict: context..context + take });
+        done = end;
+    }
+    all
+}
+
+/// `len(re.split(r"\s+", text))`: white space at an end leaves an empty piece there, which counts.
+fn python_words(text: &str) -> usize {
+    let inner = text.split_whitespace().count();
+    let starts = text.starts_with(char::is_whitespace);
+    let ends = text.ends_with(char::is_whitespace);
+    if inner == 0 {
+        1 + usize::from(!text.is_empty())
+    } else {
+        inner + usize::from(starts) + usize::from(ends)
+    }
+}
+
+/// Each sequence's loss over what it predicts.
+fn losses(lm: &mut dyn Lm, sequences: &[Sequence]) -> Result<Vec<Loss>> {
+    let mut all = Vec::with_capacity(sequences.len());
+    lm.score(sequences, &mut |i, logits| {
+        let s = &sequences[i];
+        let mut loss = Loss::default();
+        for (log_prob, _) in logits.score(&s.tokens[s.predict.clone()]) {
+            loss.add(log_prob);
+        }
+        all.push(loss);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rolling_windows_cover_every_token_once() {
+        for (n, longest) in [(1, 4), (4, 4), (5, 4), (8, 4), (11, 4), (30, 7)] {
+            let tokens: Vec<u32> = (100..100 + n).collect();
+            let windows = roll(&tokens, 9, longest);
+            let predicted: Vec<u32> =
+                windows.iter().flat_map(|w| w.tokens[w.predict.clone()].to_vec()).collect();
+            assert_eq!(predicted, tokens);
+            assert!(windows.iter().all(|w| w.tokens.len() <= longest + 1 && w.predict.end == w.tokens.len()));
+            assert_eq!(windows[0].tokens[0], 9);
+            // A full window has one token of context.
+            assert!(windows[1..].iter().filter(|w| w.predict.len() == longest).all(|w| w.predict.start == 1));
+        }
+    }
+
+    #[test]
+    fn words_as_python_splits_them() {
+        for (text, words) in [("", 1), (" ", 2), ("a", 1), ("a b", 2), (" a  b\n", 4), ("a\u{a0}b", 2)] {
+            assert_eq!(python_words(text), words, "{text:?}");
+        }
+    }
+}

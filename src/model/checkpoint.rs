@@ -1,0 +1,278 @@
+//! Tensors of a checkpoint as they lie on disk: safetensors, single or sharded, mapped and read once.
+//!
+//! A file is not trusted. Its header is checked whole before anything is read, every tensor's shape is held against the
+//! spec, and a number that is not finite names its tensor.
+use super::{
+    families::Family,
+    spec::{DecoderSpec, Param, Source},
+};
+use crate::{
+    mistake,
+    mistake::{Blame, nearest},
+};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+/// One or more files of tensors.
+pub struct Checkpoint {
+    files: Vec<Shard>,
+    /// Tensor to file.
+    index: BTreeMap<String, usize>,
+}
+
+struct Shard {
+    label: String,
+    bytes: Bytes,
+    /// Where tensors begin.
+    start: usize,
+    metadata: Metadata,
+}
+
+enum Bytes {
+    Static(&'static [u8]),
+    Map(memmap2::Mmap),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Static(b) => b,
+            Bytes::Map(m) => m,
+        }
+    }
+}
+
+/// Which files a folder's checkpoint consists of, from what it or its index says.
+pub fn shard_names(index_json: &str) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let index: Index = serde_json::from_str(index_json)?;
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        mistake!("`weight_map` is empty");
+    }
+    // A file of this folder, nothing else: an index is downloaded, and must not point anywhere it likes.
+    if let Some(bad) = names.iter().find(|n| Path::new(n).components().count() != 1 || n.contains("..")) {
+        mistake!("`weight_map` names `{bad}`, which is not a file of the same folder");
+    }
+    Ok(names)
+}
+
+impl Checkpoint {
+    /// Maps files. None is read but for its header.
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        let mut all = Self { files: Vec::new(), index: BTreeMap::new() };
+        for path in paths {
+            let label = path.display().to_string();
+            let file = File::open(path).blame(format!("`{label}`"))?;
+            // SAFETY: the map is only read. Another process that cuts the file while it is mapped can end this one,
+            // as with every program that maps a checkpoint.
+            #[allow(unsafe_code)]
+            let map = unsafe { memmap2::Mmap::map(&file) }.blame(format!("`{label}`"))?;
+            all.add(label, Bytes::Map(map))?;
+        }
+        Ok(all)
+    }
+
+    /// A file that is part of the program.
+    pub fn embedded(label: &str, bytes: &'static [u8]) -> Result<Self> {
+        let mut all = Self { files: Vec::new(), index: BTreeMap::new() };
+        all.add(label.into(), Bytes::Static(bytes))?;
+        Ok(all)
+    }
+
+    fn add(&mut self, label: String, bytes: Bytes) -> Result<()> {
+        let (header, metadata) =
+            SafeTensors::read_metadata(&bytes).blame(format!("`{label}` is not a whole safetensors file"))?;
+        let start = header + 8;
+        // `read_metadata` has checked that tensors lie end to end and fill the file; say so again, because what
+        // follows cuts slices by these numbers.
+        for (name, info) in metadata.tensors() {
+            let (a, b) = info.data_offsets;
+            let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
+            if a > b
+                || bits != (b - a).checked_mul(8)
+                || start.checked_add(b).is_none_or(|end| end > bytes.len())
+            {
+                mistake!("`{label}`: the header lies about tensor `{name}`");
+            }
+            if let Some(other) = self.index.insert(name.clone(), self.files.len()) {
+                mistake!("tensor `{name}` is in `{}` and again in `{label}`", self.files[other].label);
+            }
+        }
+        self.files.push(Shard { label, bytes, start, metadata });
+        Ok(())
+    }
+
+    /// sha256 over the files' bytes, in the order of their names.
+    pub fn hash(&self) -> String {
+        let mut parts: Vec<(&str, [u8; 32])> = self
+            .files
+            .par_iter()
+            .map(|f| {
+                let name = f.label.rsplit(['/', '\\']).next().unwrap_or(&f.label);
+                (name, Sha256::digest(&f.bytes[..]).into())
+            })
+            .collect();
+        parts.sort();
+        let mut all = Sha256::new();
+        for (name, digest) in parts {
+            all.update(name.as_bytes());
+            all.update(digest);
+        }
+        format!("{:x}", all.finalize())
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes.len() as u64).sum()
+    }
+
+    /// Every tensor's name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// How most numbers are stored: `f32`, `f16`, `bf16`.
+    pub fn stored(&self) -> &'static str {
+        let mut count = BTreeMap::new();
+        for info in self.files.iter().flat_map(|f| f.metadata.tensors().into_values()) {
+            let name = match info.dtype {
+                Dtype::F16 => "f16",
+                Dtype::BF16 => "bf16",
+                _ => "f32",
+            };
+            *count.entry(name).or_insert(0) += info.shape.iter().product::<usize>();
+        }
+        count.into_iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| name)
+    }
+
+    /// The tensor that holds a parameter, under whichever prefix this checkpoint uses.
+    fn find(&self, family: &dyn Family, source: &Source) -> Option<(String, usize)> {
+        // A head stands outside the base model, and so carries no prefix at all.
+        family
+            .prefixes()
+            .iter()
+            .map(|p| format!("{p}{}", source.name))
+            .chain([source.name.clone()])
+            .find_map(|name| self.index.get(&name).map(|&file| (name, file)))
+    }
+
+    /// Whether the checkpoint holds a parameter.
+    pub fn has(&self, family: &dyn Family, spec: &DecoderSpec, param: Param) -> bool {
+        family.source(spec, param).is_some_and(|s| self.find(family, &s).is_some())
+    }
+
+    /// Holds the header against the spec, without reading a tensor: every parameter there, each of its shape.
+    pub fn check(&self, family: &dyn Family, spec: &DecoderSpec) -> Result<()> {
+        for (param, shape) in spec.params() {
+            self.locate(family, spec, param, &shape)?;
+        }
+        Ok(())
+    }
+
+    fn locate(
+        &self,
+        family: &dyn Family,
+        spec: &DecoderSpec,
+        param: Param,
+        shape: &[usize],
+    ) -> Result<(Source, String, usize)> {
+        let source = family
+            .source(spec, param)
+            .with_context(|| format!("family `{}` has no {param:?}", family.name()))?;
+        let Some((name, file)) = self.find(family, &source) else {
+            let wanted = format!("{}{}", family.prefixes().first().unwrap_or(&""), source.name);
+            mistake!(
+                "{}: tensor `{wanted}` is missing{}",
+                self.files.iter().map(|f| format!("`{}`", f.label)).collect::<Vec<_>>().join(", "),
+                nearest(&wanted, self.names())
+            );
+        };
+        let shard = &self.files[file];
+        let info = shard.metadata.info(&name).context("a tensor of the index is in no file")?;
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            mistake!(
+                "`{}`: tensor `{name}` is stored as {:?}; bitsweep reads F32, F16 and BF16",
+                shard.label,
+                info.dtype
+            );
+        }
+        let whole = whole_shape(&source, shape);
+        if info.shape != whole {
+            mistake!(
+                "`{}`: tensor `{name}` has shape {:?}; config.json makes it {whole:?}",
+                shard.label,
+                info.shape
+            );
+        }
+        Ok((source, name, file))
+    }
+
+    /// A parameter as an f32 tensor of `shape`, read from the map in one go.
+    pub fn load(
+        &self,
+        family: &dyn Family,
+        spec: &DecoderSpec,
+        param: Param,
+        shape: &[usize],
+        device: &Device,
+    ) -> Result<Tensor> {
+        let (source, name, file) = self.locate(family, spec, param, shape)?;
+        let shard = &self.files[file];
+        let info = shard.metadata.info(&name).context("a tensor of the index is in no file")?;
+        let raw = &shard.bytes[shard.start + info.data_offsets.0..shard.start + info.data_offsets.1];
+        let values = floats(raw, info.dtype);
+        if let Some(i) = values.par_iter().position_any(|v| !v.is_finite()) {
+            mistake!("`{}`: tensor `{name}` holds {} at element {i}", shard.label, values[i]);
+        }
+        let mut tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
+        if source.take.transpose {
+            tensor = tensor.t()?;
+        }
+        if let Some(split) = &source.take.split {
+            let rest: usize = tensor.dims()[1..].iter().product();
+            tensor = tensor.contiguous()?.reshape((split.groups, split.of, rest))?.narrow(
+                1,
+                split.rows.start,
+                split.rows.len(),
+            )?;
+        }
+        Ok(tensor.contiguous()?.reshape(shape)?.to_device(device)?)
+    }
+}
+
+/// The stored tensor's shape, given the shape of the part that is taken from it.
+fn whole_shape(source: &Source, part: &[usize]) -> Vec<usize> {
+    let mut shape = part.to_vec();
+    if let Some(split) = &source.take.split {
+        shape[0] = split.groups * split.of;
+    }
+    if source.take.transpose {
+        shape.reverse();
+    }
+    shape
+}
+
+fn floats(raw: &[u8], dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => raw.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => {
+            raw.par_chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
+        _ => raw.par_chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+    }
+}

@@ -1,0 +1,15 @@
+//! One decoder, described by data.
+//!
+//! [`families`] turn a `config.json` into a [`spec::DecoderSpec`] and say where the checkpoint keeps each parameter;
+//! [`decoder::Decoder`] computes. Nothing here knows that quantization exists: [`seam`] has the three places where
+//! something may stand.
+pub mod attention;
+pub mod checkpoint;
+pub mod decoder;
+pub mod families;
+pub mod hub;
+pub mod load;
+pub mod ops;
+pub mod seam;
+pub mod site;
+pub mod spec;

@@ -1,0 +1,325 @@
+//! The decoder's small operations: norms, activations, rotations, additions, each in two forms.
+//!
+//! *Reference*: a chain of candle operations, with gradients, on any device; training and GPUs use it. *Fused*: one loop
+//! over rows on a CPU. `tests/engine.rs` holds the two together.
+use super::spec::{Act, NormKind, NormSpec};
+use crate::tensor::{matmul, rows};
+use candle_core::{D, DType, Result, Tensor};
+
+/// Which form to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// Chains of candle operations.
+    Reference,
+    /// Loops over rows; CPU and f32 only.
+    Fused,
+}
+
+/// The number format that inference would hold values in between operations. Arithmetic is f32 either way; values are
+/// rounded where such inference stores them, as `transformers` does with that `torch_dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Precision {
+    F32,
+    F16,
+    BF16,
+}
+
+impl Precision {
+    /// `f32`, `f16`, `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::BF16 => "bf16",
+        }
+    }
+
+    /// Rounds one number, to nearest, ties to even.
+    #[inline]
+    pub fn one(self, x: f32) -> f32 {
+        match self {
+            Precision::F32 => x,
+            Precision::F16 => half::f16::from_f32(x).to_f32(),
+            Precision::BF16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
+
+    /// Rounds all.
+    pub fn round(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Precision::F32 => Ok(x),
+            Precision::F16 => x.to_dtype(DType::F16)?.to_dtype(DType::F32),
+            Precision::BF16 => x.to_dtype(DType::BF16)?.to_dtype(DType::F32),
+        }
+    }
+}
+
+/// How a pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Which form of each operation.
+    pub kernels: Kernels,
+    /// Where values are rounded.
+    pub precision: Precision,
+}
+
+impl Mode {
+    fn fused(self) -> bool {
+        self.kernels == Kernels::Fused
+    }
+}
+
+/// A norm with its learned rows.
+#[derive(Clone)]
+pub struct Norm {
+    spec: NormSpec,
+    scale: Option<Tensor>,
+    shift: Option<Tensor>,
+    /// The same rows where fused loops can read them.
+    rows: [Vec<f32>; 2],
+}
+
+impl Norm {
+    /// `scale` and `shift` are `[hidden]`.
+    pub fn new(spec: NormSpec, scale: Option<Tensor>, shift: Option<Tensor>) -> Result<Self> {
+        let row = |t: &Option<Tensor>| {
+            t.as_ref().map_or(Ok(Vec::new()), |t| t.to_dtype(DType::F32)?.to_vec1::<f32>())
+        };
+        let rows = [row(&scale)?, row(&shift)?];
+        Ok(Self { spec, scale, shift, rows })
+    }
+
+    /// Its learned rows, to rewrite them.
+    pub fn params(&self) -> (Option<&Tensor>, Option<&Tensor>) {
+        (self.scale.as_ref(), self.shift.as_ref())
+    }
+
+    /// The same norm with its rows rounded.
+    pub fn rounded(&self, precision: Precision) -> Result<Self> {
+        let round = |t: &Option<Tensor>| t.clone().map(|t| precision.round(t)).transpose();
+        Self::new(self.spec, round(&self.scale)?, round(&self.shift)?)
+    }
+
+    /// `[tokens, hidden]`. RMS rounds before the learned scale and after it, as `LlamaRMSNorm` does; a layer norm once.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if mode.fused() { self.fused(x, mode.precision) } else { self.reference(x, mode.precision) }
+    }
+
+    fn reference(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        let x = match self.spec.kind {
+            NormKind::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            NormKind::Rms => x.clone(),
+        };
+        let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + self.spec.eps)?.sqrt()?.recip()?;
+        let mut x = x.broadcast_mul(&inverse)?;
+        if self.spec.kind == NormKind::Rms {
+            x = precision.round(x)?;
+        }
+        if let Some(scale) = &self.scale {
+            x = x.broadcast_mul(scale)?;
+        }
+        if let Some(shift) = &self.shift {
+            x = x.broadcast_add(shift)?;
+        }
+        precision.round(x)
+    }
+
+    fn fused(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        let [scale, shift] = &self.rows;
+        let (kind, eps) = (self.spec.kind, self.spec.eps as f32);
+        rows::map(x, "norm", |_, x, out| {
+            let n = x.len() as f32;
+            let mean = if kind == NormKind::Layer { sum(x, |v| v) / n } else { 0. };
+            // Times the reciprocal root, as PyTorch does: the last bit decides on which side of a rounding boundary a
+            // quantized activation falls, and a token's first norm falls the same way wherever the token stands.
+            let inverse = 1. / (sum(x, |v| (v - mean) * (v - mean)) / n + eps).sqrt();
+            for (o, v) in out.iter_mut().zip(x) {
+                *o = (v - mean) * inverse;
+            }
+            if kind == NormKind::Rms && precision != Precision::F32 {
+                out.iter_mut().for_each(|o| *o = precision.one(*o));
+            }
+            out.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
+            out.iter_mut().zip(shift).for_each(|(o, s)| *o += s);
+            if precision != Precision::F32 {
+                out.iter_mut().for_each(|o| *o = precision.one(*o));
+            }
+        })
+    }
+}
+
+/// Sum of `f(x)` in eight lanes: quick, and the same on every machine.
+#[inline]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for chunk in whole {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane += f(v);
+        }
+    }
+    for (lane, &v) in lanes.iter_mut().zip(rest) {
+        *lane += f(v);
+    }
+    lanes.iter().sum()
+}
+
+/// `x [tokens, in] -> [tokens, out]`, bias added before the one rounding.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+    let y = matmul::linear(x, weight)?;
+    let Some(bias) = bias else { return mode.precision.round(y) };
+    if mode.fused() {
+        let bias = bias.to_vec1::<f32>()?;
+        let precision = mode.precision;
+        rows::map(&y, "bias", |_, y, out| {
+            for ((o, y), b) in out.iter_mut().zip(y).zip(&bias) {
+                *o = precision.one(y + b);
+            }
+        })
+    } else {
+        mode.precision.round(y.broadcast_add(bias)?)
+    }
+}
+
+/// The residual stream takes a branch's output in.
+pub fn add(x: &Tensor, y: &Tensor, mode: Mode) -> Result<Tensor> {
+    mode.precision.round((x + y)?)
+}
+
+/// `act(x)`.
+pub fn activate(x: &Tensor, act: Act, mode: Mode) -> Result<Tensor> {
+    if !mode.fused() {
+        return mode.precision.round(match act {
+            Act::Relu => x.relu()?,
+            Act::Silu => x.silu()?,
+            Act::Gelu => x.gelu_erf()?,
+            Act::GeluTanh => x.gelu()?,
+        });
+    }
+    let precision = mode.precision;
+    rows::map(x, "act", |_, x, out| {
+        for (o, &v) in out.iter_mut().zip(x) {
+            *o = precision.one(act_one(act, v));
+        }
+    })
+}
+
+/// `act(gate) * up`.
+pub fn gate(gate: &Tensor, up: &Tensor, act: Act, mode: Mode) -> Result<Tensor> {
+    if !mode.fused() {
+        return mode.precision.round((activate(gate, act, mode)? * up)?);
+    }
+    let precision = mode.precision;
+    rows::zip(gate, up, "gate", |g, u, out| {
+        for ((o, &g), &u) in out.iter_mut().zip(g).zip(u) {
+            *o = precision.one(precision.one(act_one(act, g)) * u);
+        }
+    })
+}
+
+#[inline]
+fn act_one(act: Act, x: f32) -> f32 {
+    match act {
+        Act::Relu => x.max(0.),
+        Act::Silu => x / (1. + exp(-x)),
+        Act::Gelu => 0.5 * x * (1. + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Act::GeluTanh => {
+            let inner = 0.797_884_56 * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1. + inner.tanh())
+        }
+    }
+}
+
+/// `e^x` to about one unit in the last place, without a branch, so that compilers turn loops over it into vectors.
+/// Range reduction by `n ln 2` in two parts and a polynomial of degree 6 (as in Cephes' `expf`).
+#[inline]
+pub fn exp(x: f32) -> f32 {
+    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
+    const MAGIC: f32 = 12_582_912.;
+    let clamped = x.clamp(-87.3, 88.7);
+    let n = clamped * std::f32::consts::LOG2_E + MAGIC - MAGIC;
+    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_5e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let p = p * r * r + r + 1.;
+    let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    let y = p * scale;
+    if x < -87.3 {
+        0.
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else {
+        y
+    }
+}
+
+/// Cosines and sines of rotary positions, `[positions, head_dim / 2]`, in f32 as `transformers` computes them.
+pub struct Rope {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rope {
+    /// For positions `0..count`.
+    pub fn new(theta: f64, divide: f64, head_dim: usize, count: usize) -> Self {
+        let half = head_dim / 2;
+        let frequency: Vec<f32> = (0..half)
+            .map(|i| 1. / (theta as f32).powf((2 * i) as f32 / head_dim as f32) / divide as f32)
+            .collect();
+        let angles = (0..count).flat_map(|p| frequency.iter().map(move |f| p as f32 * f));
+        let (sin, cos) = angles.map(f32::sin_cos).unzip();
+        Self { half, cos, sin }
+    }
+
+    /// Rotates every head of `x [tokens, heads * head_dim]`; `positions` has an entry a token.
+    pub fn rotate(&self, x: &Tensor, positions: &[usize], mode: Mode) -> Result<Tensor> {
+        let (half, p) = (self.half, mode.precision);
+        if mode.fused() {
+            return rows::map(x, "rope", |token, x, out| {
+                let at = positions[token] * half;
+                let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
+                for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+                    for i in 0..half {
+                        let (c, s) = (p.one(cos[i]), p.one(sin[i]));
+                        let (a, b) = (x[i], x[half + i]);
+                        out[i] = p.one(p.one(a * c) - p.one(b * s));
+                        out[half + i] = p.one(p.one(b * c) + p.one(a * s));
+                    }
+                }
+            });
+        }
+        let (tokens, width) = x.dims2()?;
+        let table = |table: &[f32]| -> Result<Tensor> {
+            let rows: Vec<f32> =
+                positions.iter().flat_map(|&p| &table[p * half..(p + 1) * half]).copied().collect();
+            p.round(Tensor::from_vec(rows, (tokens, 1, half), x.device())?)
+        };
+        let (cos, sin) = (table(&self.cos)?, table(&self.sin)?);
+        let x = x.reshape((tokens, width / (2 * half), 2 * half))?;
+        let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let times = |x: &Tensor, y: &Tensor| p.round(x.broadcast_mul(y)?);
+        let first = (times(&a, &cos)? - times(&b, &sin)?)?;
+        let second = (times(&b, &cos)? + times(&a, &sin)?)?;
+        p.round(Tensor::cat(&[first, second], 2)?.reshape((tokens, width))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_exact_to_two_units() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.;
+            let (got, want) = (super::exp(x), x.exp());
+            assert!((got - want).abs() <= 2.5e-7 * want, "exp({x}) = {got}, not {want}");
+        }
+        assert_eq!(super::exp(0.), 1.);
+        assert_eq!(super::exp(f32::NEG_INFINITY), 0.);
+    }
+}

@@ -1,0 +1,118 @@
+//! From the full model to the quantized one, and what that says of sizes.
+use super::{acts::Dynamic, grid::Int, kv::PerHead, recipe::Recipe};
+use crate::{
+    mistake,
+    model::{decoder::Decoder, ops::Precision, seam::InputMap, site::Site},
+};
+use anyhow::Result;
+use std::{collections::BTreeSet, sync::Arc};
+use wildmatch::WildMatch;
+
+/// A quantized model, and its sizes.
+pub struct Quantized {
+    /// Ready to run.
+    pub decoder: Decoder,
+    /// Its sizes.
+    pub sizes: Sizes,
+}
+
+/// What a recipe makes of a model's size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    /// Of a weight's code; as stored where weights are untouched.
+    pub weight_bits: f64,
+    /// Of what enters a linear.
+    pub act_bits: f64,
+    /// Of a cached key or value.
+    pub kv_bits: f64,
+    /// Over the quantized linears, with scales and zeros.
+    pub bits_per_weight: f64,
+    /// The whole model, 10^6 bytes.
+    pub size_mb: f64,
+    /// Ragged groups and the like.
+    pub notes: Vec<String>,
+}
+
+/// Makes the quantized model. `stored` is the checkpoint's bits a number.
+pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Quantized> {
+    let mut decoder = match recipe.precision {
+        Precision::F32 => full.clone(),
+        short => full.in_precision(short)?,
+    };
+    let skip = skipped(recipe, full)?;
+    if let Some(weights) = &recipe.weights {
+        for linear in decoder.linears_mut().filter(|l| !skip.contains(&l.site)) {
+            linear.weight = weights.rounder().round(&linear.weight, recipe.precision)?;
+        }
+    }
+    if let Some(acts) = &recipe.acts {
+        let format = Int::new(acts.bits, acts.symmetric)?;
+        let map: Arc<dyn InputMap> = Arc::new(Dynamic { format, precision: recipe.precision });
+        for linear in decoder.linears_mut().filter(|l| !skip.contains(&l.site)) {
+            linear.input = Some(map.clone());
+        }
+    }
+    if let Some(kv) = &recipe.kv {
+        let format = Int::new(kv.bits, kv.symmetric)?;
+        for block in &mut decoder.blocks {
+            block.kv = Some(Arc::new(PerHead { settings: kv.clone(), format, precision: recipe.precision }));
+        }
+    }
+    Ok(Quantized { sizes: sizes(recipe, full, stored)?, decoder })
+}
+
+/// The sites that a recipe leaves alone in this model.
+fn skipped(recipe: &Recipe, full: &Decoder) -> Result<BTreeSet<Site>> {
+    let sites: Vec<Site> = full.linears().map(|l| l.site).collect();
+    let mut skipped = BTreeSet::new();
+    for pattern in &recipe.skip {
+        let glob = WildMatch::new(pattern);
+        let found: Vec<Site> = sites.iter().copied().filter(|s| glob.matches(&s.to_string())).collect();
+        // `head` is in every recipe, and a tied head is no linear of its own.
+        if found.is_empty() && pattern != "head" {
+            mistake!(
+                "recipe `{}`: skip `{pattern}` matches nothing; sites look like: {}",
+                recipe.name,
+                sites.iter().take(8).map(Site::to_string).collect::<Vec<_>>().join(", ")
+            );
+        }
+        skipped.extend(found);
+    }
+    Ok(skipped)
+}
+
+/// Sizes alone, without rounding anything.
+pub fn sizes(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Sizes> {
+    let stored = match recipe.precision {
+        Precision::F32 => f64::from(stored),
+        _ => 16.,
+    };
+    let skip = skipped(recipe, full)?;
+    let total = full.spec.count() as f64;
+    let (mut weights, mut bits) = (0., 0.);
+    let mut notes = BTreeSet::new();
+    if let Some(method) = &recipe.weights {
+        for linear in full.linears().filter(|l| !skip.contains(&l.site)) {
+            let shape = full.spec.linear_shape(linear.site);
+            weights += (shape.0 * shape.1) as f64;
+            bits += method.rounder().bits(shape);
+            notes.extend(method.rounder().note(shape.1).map(|n| format!("{}: {n}", linear.site.role.name())));
+        }
+    }
+    let float = if recipe.precision == Precision::F32 { 32. } else { 16. };
+    let kv_group = recipe.kv.as_ref().map(|k| k.group);
+    for block in full.blocks.iter() {
+        let d = block.spec.attention.head_dim;
+        if let Some(g) = kv_group.filter(|&g| d > g && d % g != 0) {
+            notes.insert(format!("kv: ragged: heads of {d} in groups of {g}, the last of {}", d % g));
+        }
+    }
+    Ok(Sizes {
+        weight_bits: recipe.weights.as_ref().map_or(stored, |w| f64::from(w.rounder().code_bits())),
+        act_bits: recipe.acts.as_ref().map_or(float, |a| f64::from(a.bits)),
+        kv_bits: recipe.kv.as_ref().map_or(float, |k| f64::from(k.bits)),
+        bits_per_weight: if weights > 0. { bits / weights } else { stored },
+        size_mb: (bits + (total - weights) * stored) / 8e6,
+        notes: notes.into_iter().collect(),
+    })
+}

@@ -1,0 +1,178 @@
+//! Number formats, and the one place where a value is rounded: weights, activations and the KV cache share it.
+//!
+//! The rounding rule is that of the study "Evaluating Quantized Large Language Models" (`pseudo_quantize_tensor`), bit
+//! for bit; it is AWQ's convention too:
+//! ```text
+//! asymmetric  scale = max(max x - min x, 1e-5) / (2^b - 1)      zero = clamp(-round(min x / scale), 0, 2^b - 1)
+//! symmetric   scale = max(max |x|, 1e-5) / (2^(b-1) - 1)        zero = 0
+//! x -> (clamp(round(x / scale) + zero, lowest, highest) - zero) * scale          round: half to even
+//! ```
+//! The range is *not* stretched to hold zero, and `zero` is clamped: a group far from zero saturates.
+use super::Entry;
+use crate::{model::ops::Precision, tensor::rows};
+use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// A set of representable values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Int {
+    /// 2 to 8.
+    pub bits: u8,
+    /// Around zero, without a zero point.
+    pub symmetric: bool,
+}
+
+/// Formats, for `list formats`.
+pub static FORMATS: &[Entry] = &[
+    Entry {
+        name: "int2 .. int8, asymmetric",
+        about: "w4, a8, kv4 | scale (max-min)/(2^b-1), zero point clamped to [0, 2^b-1], range not stretched to zero, \
+                half to even",
+    },
+    Entry {
+        name: "int2 .. int8, symmetric",
+        about: "w4sym, a8sym, kv4sym | scale max|x|/(2^(b-1)-1), codes -2^(b-1) .. 2^(b-1)-1, no zero point",
+    },
+    Entry {
+        name: "fp16",
+        about: "IEEE half: parameters rounded, and values wherever such inference stores them",
+    },
+    Entry { name: "bf16", about: "bfloat16: the same" },
+];
+
+/// Which values share one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// All of a matrix.
+    Tensor,
+    /// An output's inputs; a token's features.
+    Row,
+    /// `group` neighbours along a row; the last group may be shorter.
+    Group,
+}
+
+/// A format fitted to some values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fitted {
+    /// Distance between representable values.
+    pub scale: f32,
+    /// The code of zero.
+    pub zero: f32,
+    low: f32,
+    high: f32,
+    precision: Precision,
+}
+
+impl Int {
+    /// Refuses widths that the rule cannot have.
+    pub fn new(bits: u8, symmetric: bool) -> Result<Self> {
+        ensure!((2..=8).contains(&bits), "{bits} bits: integers have 2 to 8");
+        Ok(Self { bits, symmetric })
+    }
+
+    /// Fits the range of `x`; each operation rounded to `precision`, as the study's ran in fp16.
+    pub fn fit(self, x: &[f32], precision: Precision) -> Fitted {
+        let p = |v| precision.one(v);
+        let (min, max) = range(x);
+        let floor = p(1e-5);
+        if self.symmetric {
+            let high = f32::from((1i16 << (self.bits - 1)) - 1);
+            let scale = p(max.max(-min).max(floor) / high);
+            Fitted { scale, zero: 0., low: -high - 1., high, precision }
+        } else {
+            let high = f32::from((1i16 << self.bits) - 1);
+            let scale = p(p(max - min).max(floor) / high);
+            let zero = (-p(min / scale).round_ties_even()).clamp(0., high);
+            Fitted { scale, zero, low: 0., high, precision }
+        }
+    }
+}
+
+impl Fitted {
+    /// The integer code of a value.
+    #[inline]
+    pub fn code(&self, x: f32) -> f32 {
+        let p = |v| self.precision.one(v);
+        p(round(p(x / self.scale)) + self.zero).max(self.low).min(self.high)
+    }
+
+    /// The nearest representable value.
+    #[inline]
+    pub fn snap(&self, x: f32) -> f32 {
+        self.precision.one((self.code(x) - self.zero) * self.scale)
+    }
+}
+
+/// Half to even, in two additions that compilers turn into vectors; integers beyond 2^22 are kept as they are.
+#[inline]
+fn round(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.;
+    if x.abs() < 4_194_304. { x + MAGIC - MAGIC } else { x.round_ties_even() }
+}
+
+/// Smallest and largest, in eight lanes.
+fn range(x: &[f32]) -> (f32, f32) {
+    let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    let (whole, rest) = x.as_chunks::<8>();
+    for chunk in whole {
+        for i in 0..8 {
+            low[i] = low[i].min(chunk[i]);
+            high[i] = high[i].max(chunk[i]);
+        }
+    }
+    for &v in rest {
+        low[0] = low[0].min(v);
+        high[0] = high[0].max(v);
+    }
+    (low.into_iter().fold(f32::INFINITY, f32::min), high.into_iter().fold(f32::NEG_INFINITY, f32::max))
+}
+
+/// Rounds `x` and writes the result to `out`, a scale for every `group` values.
+#[inline]
+pub fn snap_row(x: &[f32], out: &mut [f32], format: Int, group: usize, precision: Precision) {
+    for (x, out) in x.chunks(group).zip(out.chunks_mut(group)) {
+        let fitted = format.fit(x, precision);
+        if precision == Precision::F32 {
+            // The same arithmetic, where the compiler can see that nothing is rounded in between.
+            let exact = Fitted { precision: Precision::F32, ..fitted };
+            for (o, &v) in out.iter_mut().zip(x) {
+                *o = exact.snap(v);
+            }
+        } else {
+            for (o, &v) in out.iter_mut().zip(x) {
+                *o = fitted.snap(v);
+            }
+        }
+    }
+}
+
+/// Rounds `x [.., width]` along its last axis. `group` counts only for [`Per::Group`].
+pub fn fake_quantize(
+    x: &Tensor,
+    format: Int,
+    per: Per,
+    group: usize,
+    precision: Precision,
+) -> Result<Tensor> {
+    let device = x.device().clone();
+    let cpu = x.to_device(&Device::Cpu)?;
+    let width = cpu.dims().last().copied().unwrap_or(1).max(1);
+    let snapped = match per {
+        Per::Tensor => {
+            let all = cpu.flatten_all()?;
+            let fitted = format.fit(&all.to_vec1::<f32>()?, precision);
+            rows::map(&cpu, "quantize", |_, x, out| {
+                for (o, &v) in out.iter_mut().zip(x) {
+                    *o = fitted.snap(v);
+                }
+            })?
+        }
+        Per::Row | Per::Group => {
+            let group = if per == Per::Row { width } else { group.clamp(1, width) };
+            rows::map(&cpu, "quantize", |_, x, out| snap_row(x, out, format, group, precision))?
+        }
+    };
+    Ok(snapped.to_device(&device)?)
+}

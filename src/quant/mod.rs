@@ -1,0 +1,31 @@
+//! How a model is quantized: a [`recipe`] in the field's notation or as a table, and [`apply`], which makes the
+//! quantized model from the full one.
+//!
+//! ```text
+//! recipe -> weight::Rounder   rounds each linear's matrix        -> Linear::weight
+//!        -> acts::PerToken    rounds what enters each linear     -> Linear::input   (seam InputMap)
+//!        -> kv::PerHead       rounds what attention reads back   -> Block::kv       (seam KvMap)
+//! ```
+//! [`grid`] is the one place where a value is rounded.
+pub mod acts;
+pub mod apply;
+pub mod grid;
+pub mod kv;
+pub mod recipe;
+pub mod weight;
+
+use serde_json::Value;
+
+/// What a method, a format or a notation is, for `list`.
+pub struct Entry {
+    /// As recipes say it.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+}
+
+/// Settings as records keep them: scheme, zero handling, axis, all written out.
+pub trait Described {
+    /// A JSON object.
+    fn describe(&self) -> Value;
+}

@@ -1,0 +1,256 @@
+//! A recipe: what is quantized, and how. Written in the field's notation, or as a table.
+//!
+//! ```text
+//! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [weights] [acts] [kv]
+//! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
+//! acts    = "a" bits ["sym"]                                        a8
+//! kv      = "kv" bits ["g" group] ["sym"]                           kv4  kv4g32
+//! ```
+use super::{
+    Described, Entry,
+    acts::{Acts, PerToken},
+    grid::{Int, Per},
+    kv::Kv,
+    weight::{
+        Weights,
+        rtn::{Rtn, usual},
+    },
+};
+use crate::{mistake, model::ops::Precision};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Notations, for `list`.
+pub static NOTATION: &[Entry] = &[
+    Entry {
+        name: "full",
+        about: "as the checkpoint is, arithmetic in f32: what everything is compared with",
+    },
+    Entry { name: "fp16 bf16", about: "inference in half precision; may stand before others: fp16+w4" },
+    Entry { name: "w8 w4 w3 w2", about: "weights, 2 to 8 bits, asymmetric, groups of 128 along the input" },
+    Entry { name: "w4g64 w4row w4tensor w4sym", about: "another group, per row, per tensor, symmetric" },
+    Entry { name: "w8a8 w4a8 w4a4", about: "weights and activations; activations per token, dynamic" },
+    Entry { name: "a8", about: "activations alone" },
+    Entry {
+        name: "kv8 kv4 kv3 kv2",
+        about: "keys and values, per token and head, groups of 128 along the head",
+    },
+    Entry { name: "kv4g32 w4a8kv4", about: "another group; all of it together" },
+];
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// As the study names it.
+    pub name: String,
+    /// Of the arithmetic.
+    pub precision: Precision,
+    /// How weights are rounded.
+    pub weights: Option<Weights>,
+    /// How activations are.
+    pub acts: Option<Acts>,
+    /// How keys and values are.
+    pub kv: Option<Kv>,
+    /// Sites left alone, as patterns with `*`: `head`, `blocks.0.*`, `*.ffn.down`.
+    pub skip: Vec<String>,
+}
+
+/// `[[recipe]]` of a study, one point of its axes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// What records call it.
+    pub name: String,
+    /// `f32` (default), `fp16`, `bf16`.
+    #[serde(default)]
+    pub precision: Option<String>,
+    /// See [`Weights`].
+    #[serde(default)]
+    pub weights: Option<Weights>,
+    /// See [`Acts`].
+    #[serde(default)]
+    pub acts: Option<Acts>,
+    /// See [`Kv`].
+    #[serde(default)]
+    pub kv: Option<Kv>,
+    /// Default `["head"]`.
+    #[serde(default)]
+    pub skip: Option<Vec<String>>,
+}
+
+impl Recipe {
+    /// Untouched.
+    pub fn full() -> Self {
+        Self {
+            name: "full".into(),
+            precision: Precision::F32,
+            weights: None,
+            acts: None,
+            kv: None,
+            skip: vec!["head".into()],
+        }
+    }
+
+    /// From the field's notation.
+    pub fn parse(text: &str) -> Result<Self> {
+        match parse(text) {
+            Some(recipe) => recipe.checked(),
+            None => mistake!(
+                "no recipe `{text}`{}; the notation: {}",
+                crate::mistake::nearest(text, NOTATION.iter().flat_map(|e| e.name.split(' '))),
+                NOTATION.iter().map(|e| e.name).collect::<Vec<_>>().join(" ")
+            ),
+        }
+    }
+
+    /// From a table.
+    pub fn from_table(table: Table) -> Result<Self> {
+        let precision = match table.precision.as_deref() {
+            None | Some("f32") => Precision::F32,
+            Some("fp16") => Precision::F16,
+            Some("bf16") => Precision::BF16,
+            Some(other) => {
+                mistake!("recipe `{}`: precision `{other}`; there are: f32, fp16, bf16", table.name)
+            }
+        };
+        let name = table.name;
+        if name.is_empty() || name.contains(['/', '\n']) {
+            mistake!("recipe `{name}`: a name is a word without `/`");
+        }
+        Recipe {
+            name,
+            precision,
+            weights: table.weights,
+            acts: table.acts,
+            kv: table.kv,
+            skip: table.skip.unwrap_or_else(|| vec!["head".into()]),
+        }
+        .checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let weights = self.weights.as_ref().map(|Weights::Rtn(w)| (w.bits, w.group, "weights"));
+        let acts = self.acts.as_ref().map(|a| (a.bits, 1, "acts"));
+        let kv = self.kv.as_ref().map(|k| (k.bits, k.group, "kv"));
+        for (bits, group, what) in [weights, acts, kv].into_iter().flatten() {
+            if let Err(e) = Int::new(bits, false) {
+                mistake!("recipe `{}`: {what}: {e}", self.name);
+            }
+            if group == 0 {
+                mistake!("recipe `{}`: {what}: a group of 0; it is at least 1", self.name);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether anything at all is changed.
+    pub fn is_full(&self) -> bool {
+        self.precision == Precision::F32 && self.weights.is_none() && self.acts.is_none() && self.kv.is_none()
+    }
+
+    /// Every setting, for the record and for the cell's hash. The name is not part of it.
+    pub fn describe(&self) -> Value {
+        json!({
+            "precision": self.precision.name(),
+            "weights": self.weights.as_ref().map(|w| w.rounder().describe()),
+            "acts": self.acts.as_ref().map(Described::describe),
+            "kv": self.kv.as_ref().map(Described::describe),
+            "skip": self.skip,
+            "never": "embeddings, norms, biases",
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Recipe> {
+    let mut recipe = Recipe { name: text.into(), ..Recipe::full() };
+    if text == "full" {
+        return Some(recipe);
+    }
+    let mut rest = text;
+    for (word, precision) in [("fp16", Precision::F16), ("bf16", Precision::BF16)] {
+        if let Some(after) = rest.strip_prefix(word) {
+            recipe.precision = precision;
+            match after.strip_prefix('+') {
+                Some(more) if !more.is_empty() => rest = more,
+                _ => return after.is_empty().then_some(recipe),
+            }
+        }
+    }
+    let mut rest = Rest(rest);
+    if rest.word("w") {
+        let bits = rest.number()?;
+        let (per, group) = if rest.word("row") {
+            (Per::Row, usual())
+        } else if rest.word("tensor") {
+            (Per::Tensor, usual())
+        } else if rest.word("g") {
+            (Per::Group, rest.number()?)
+        } else {
+            (Per::Group, usual())
+        };
+        let bits = u8::try_from(bits).ok()?;
+        recipe.weights = Some(Weights::Rtn(Rtn { bits, per, group, symmetric: rest.word("sym") }));
+    }
+    if rest.word("a") {
+        let bits = u8::try_from(rest.number()?).ok()?;
+        recipe.acts = Some(Acts { bits, per: PerToken::Token, symmetric: rest.word("sym") });
+    }
+    if rest.word("kv") {
+        let bits = u8::try_from(rest.number()?).ok()?;
+        let group = if rest.word("g") { rest.number()? } else { usual() };
+        recipe.kv = Some(Kv { bits, group, residual: 0, symmetric: rest.word("sym") });
+    }
+    (rest.0.is_empty() && !recipe.is_full()).then_some(recipe)
+}
+
+/// What is still to be read.
+struct Rest<'a>(&'a str);
+
+impl Rest<'_> {
+    fn word(&mut self, word: &str) -> bool {
+        self.0.strip_prefix(word).inspect(|after| self.0 = after).is_some()
+    }
+    fn number(&mut self) -> Option<usize> {
+        let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = self.0.split_at(digits);
+        self.0 = after;
+        number.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notation() {
+        for good in [
+            "full",
+            "fp16",
+            "bf16",
+            "w8",
+            "w4g64",
+            "w4sym",
+            "w4row",
+            "w3tensorsym",
+            "w8a8",
+            "a8",
+            "kv4",
+            "kv4g32sym",
+            "w4a8kv4",
+            "fp16+w4",
+            "bf16+w4g32syma8symkv2",
+        ] {
+            assert_eq!(Recipe::parse(good).unwrap().name, good);
+        }
+        for bad in [
+            "", "w", "w4x", "w44444", "w9", "w1", "w4g0", "fp16w4", "fp16+", "a8w4", "kv", "w4g", "W4",
+            "kv16",
+        ] {
+            let error = Recipe::parse(bad).unwrap_err();
+            assert!(crate::mistake::is_mistake(&error), "{bad}");
+        }
+        assert!(Recipe::parse("w4q").unwrap_err().to_string().contains("did you mean"));
+    }
+}

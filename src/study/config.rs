@@ -1,0 +1,260 @@
+//! `configs/<study>.toml`, strictly: a misspelt key is an error that names the valid ones.
+use super::sweep;
+use crate::{mistake, mistake::Blame, quant::recipe::Recipe, results::Rule, suite::find, suite::find::Found};
+use anyhow::Result;
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+static CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/configs");
+
+/// The study that runs when none is named.
+pub const QUICKSTART: &str = "quickstart";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    about: String,
+    models: Vec<String>,
+    tasks: Vec<String>,
+    #[serde(default)]
+    recipes: Vec<String>,
+    #[serde(default)]
+    recipe: Vec<toml::Table>,
+    #[serde(default)]
+    gate: Vec<Rule>,
+    #[serde(default)]
+    seed: u64,
+    limit: Option<usize>,
+    /// Local files in place of tasks' own data.
+    #[serde(default)]
+    data: BTreeMap<String, PathBuf>,
+}
+
+/// A study, everything in it found and checked.
+#[derive(Debug)]
+pub struct Study {
+    /// The file's stem.
+    pub name: String,
+    /// One line.
+    pub about: String,
+    /// As loaders take them.
+    pub models: Vec<String>,
+    /// What models' and tasks' paths are relative to.
+    pub folder: PathBuf,
+    /// `full` first.
+    pub recipes: Vec<Recipe>,
+    /// In the study's order.
+    pub tasks: Vec<Found>,
+    /// Rules on the outcome.
+    pub gates: Vec<Rule>,
+    /// Of anything drawn by lot.
+    pub seed: u64,
+    /// Items a task at most.
+    pub limit: Option<usize>,
+    /// By task name.
+    pub data: BTreeMap<String, PathBuf>,
+}
+
+/// Built-in studies' names.
+pub fn built_in() -> Vec<&'static str> {
+    CONFIGS
+        .files()
+        .filter_map(|f| {
+            f.path().file_stem()?.to_str().filter(|_| f.path().extension().is_some_and(|e| e == "toml"))
+        })
+        .collect()
+}
+
+impl Study {
+    /// Reads a study: a path, or a built-in one's name. `sets` are `key=value` overrides.
+    pub fn read(word: &str, sets: &[String]) -> Result<Self> {
+        let path = Path::new(word);
+        if path.is_file() {
+            let text = std::fs::read_to_string(path).blame(format!("study `{word}`"))?;
+            let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            return Self::parse(word, &name, path.parent().unwrap_or(Path::new("")), &text, sets);
+        }
+        match CONFIGS.get_file(format!("{word}.toml")).and_then(|f| f.contents_utf8()) {
+            Some(text) => Self::parse(&format!("configs/{word}.toml"), word, Path::new(""), text, sets),
+            None => mistake!(
+                "no study `{word}`{}: it is neither a file nor built in; built in: {}",
+                crate::mistake::nearest(word, built_in()),
+                built_in().join(", ")
+            ),
+        }
+    }
+
+    fn parse(label: &str, name: &str, folder: &Path, text: &str, sets: &[String]) -> Result<Self> {
+        // First as it stands, so that errors have the file's own line numbers; then with the overrides.
+        let plain = toml::from_str::<File>(text);
+        let mut table: toml::Table = text.parse::<toml::Table>().blame(format!("study `{label}`"))?;
+        for set in sets {
+            override_key(&mut table, set)?;
+        }
+        let file: File = match plain {
+            Ok(file) if sets.is_empty() => file,
+            Err(e) if sets.is_empty() => mistake!("study `{label}`: {e}"),
+            _ => serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
+                let at = e.path().to_string();
+                anyhow::Error::new(crate::mistake::Mistake(format!(
+                    "study `{label}` with --set: `{at}`: {}",
+                    e.into_inner().to_string().trim()
+                )))
+            })?,
+        };
+        if file.models.is_empty() {
+            mistake!("study `{label}`: `models` is empty");
+        }
+        if file.tasks.is_empty() {
+            mistake!("study `{label}`: `tasks` is empty");
+        }
+        if file.limit == Some(0) {
+            mistake!("study `{label}`: `limit` is 0; it is at least 1");
+        }
+        // Cell zero, always.
+        let mut recipes = vec![Recipe::full()];
+        for word in file.recipes.iter().filter(|w| *w != "full") {
+            recipes.push(Recipe::parse(word).blame(format!("study `{label}`"))?);
+        }
+        for table in &file.recipe {
+            recipes.extend(sweep::expand(label, table)?);
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = recipes.iter().find(|r| !names.insert(r.name.as_str())) {
+            mistake!("study `{label}`: two recipes are called `{}`", twice.name);
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = file.models.iter().find(|m| !names.insert(m.as_str())) {
+            mistake!("study `{label}`: model `{twice}` is named twice");
+        }
+        let mut tasks: Vec<Found> = Vec::new();
+        for word in &file.tasks {
+            for found in find::find(word, folder).blame(format!("study `{label}`"))? {
+                match tasks.iter().find(|t| t.full_name() == found.full_name()) {
+                    None => tasks.push(found),
+                    Some(same) if same.label == found.label => {}
+                    Some(other) => mistake!(
+                        "study `{label}`: two tasks are called `{}`: `{}` and `{}`",
+                        found.full_name(),
+                        other.label,
+                        found.label
+                    ),
+                }
+            }
+        }
+        for task in &tasks {
+            for metric in &task.task.metrics {
+                check_metric(&task.label, metric, task.task.ask.kind())?;
+            }
+        }
+        let task_names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+        if let Some(bad) = file.data.keys().find(|k| !task_names.contains(&k.as_str())) {
+            mistake!(
+                "study `{label}`: `data.{bad}` names no task of this study{}; there are: {}",
+                crate::mistake::nearest(bad, task_names.iter().copied()),
+                task_names.join(", ")
+            );
+        }
+        for rule in &file.gate {
+            rule.check().blame(format!("study `{label}`: [[gate]]"))?;
+            if !tasks.iter().any(|t| rule.names_task(&t.suite, &t.name)) {
+                mistake!(
+                    "study `{label}`: [[gate]] names task `{}`, which the study does not run",
+                    rule.task
+                );
+            }
+            if !recipes.iter().any(|r| r.name == rule.recipe) {
+                mistake!(
+                    "study `{label}`: [[gate]] names recipe `{}`, which the study does not run",
+                    rule.recipe
+                );
+            }
+        }
+        Ok(Self {
+            name: name.into(),
+            about: file.about,
+            models: file.models,
+            folder: folder.into(),
+            recipes,
+            tasks,
+            gates: file.gate,
+            seed: file.seed,
+            limit: file.limit,
+            data: file.data.into_iter().map(|(k, v)| (k, folder.join(v))).collect(),
+        })
+    }
+
+    /// The file that stands in for a task's own data, if the user named one: in the study, or as
+    /// `$BITSWEEP_DATA/<task>/<file>`.
+    pub fn instead(&self, task: &Found) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.data.get(&task.name) {
+            return Ok(Some(path.clone()));
+        }
+        let Some(root) = std::env::var_os("BITSWEEP_DATA") else { return Ok(None) };
+        let file = match &task.task.data {
+            crate::suite::task::Data::Hub(hub) => Path::new(&hub.file).file_name(),
+            crate::suite::task::Data::File(file) => Path::new(&file.path).file_name(),
+            crate::suite::task::Data::Items(_) => None,
+        };
+        Ok(file.map(|f| Path::new(&root).join(&task.name).join(f)).filter(|p| p.is_file()))
+    }
+}
+
+fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {
+    let of = || crate::eval::METRICS.iter().filter(|m| m.of == kind).map(|m| m.name);
+    if of().any(|m| m == name) {
+        return Ok(());
+    }
+    mistake!(
+        "`{label}`: no metric `{name}` for a {kind} task{}; there are: {}",
+        crate::mistake::nearest(name, of()),
+        of().collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// `--set 'a.b=value'`: the value is TOML, or a text as it stands. A number in the path picks from a list.
+fn override_key(table: &mut toml::Table, set: &str) -> Result<()> {
+    let Some((key, text)) = set.split_once('=') else {
+        mistake!("--set `{set}`: it is `key=value`");
+    };
+    let value = format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.into()));
+    let mut path: Vec<&str> = key.trim().split('.').collect();
+    let last = path.pop().unwrap_or_default();
+    let mut root = toml::Value::Table(std::mem::take(table));
+    let result = (|| {
+        let mut at = &mut root;
+        for part in path {
+            at = step(at, part, key)?;
+        }
+        *step(at, last, key)? = value;
+        Ok(())
+    })();
+    if let toml::Value::Table(changed) = root {
+        *table = changed;
+    }
+    result
+}
+
+fn step<'a>(at: &'a mut toml::Value, part: &str, key: &str) -> Result<&'a mut toml::Value> {
+    match at {
+        toml::Value::Table(t) => {
+            Ok(t.entry(part.to_string()).or_insert_with(|| toml::Value::Table(toml::Table::new())))
+        }
+        toml::Value::Array(list) => {
+            let len = list.len();
+            match part.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
+                Some(value) => Ok(value),
+                None => mistake!("--set `{key}`: `{part}` is no index of a list of {len}"),
+            }
+        }
+        _ => mistake!("--set `{key}`: `{part}` is inside something that is neither table nor list"),
+    }
+}

@@ -1,0 +1,11 @@
+//! A study: models x recipes x tasks. [`config`] reads it, [`sweep`] turns lists into axes, [`plan`] says what would run,
+//! [`run`] runs it, and [`engine`] is the model that evaluators ask.
+pub mod config;
+pub mod engine;
+pub mod plan;
+pub mod run;
+pub mod sweep;
+
+/// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section
+/// Numbers, says what moved.
+pub const NUMERICS: u32 = 1;

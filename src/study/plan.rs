@@ -1,0 +1,131 @@
+//! What a study would do: every cell, what it hashes to, and how much memory and work it takes.
+use super::{NUMERICS, config::Study};
+use crate::{
+    mistake,
+    model::hub::OnProgress,
+    model::load::{self, Opened},
+    quant::recipe::Recipe,
+    results::{MetricInfo, SCHEMA, TaskInfo},
+    suite::{data, data::Items, find::Found},
+};
+use anyhow::Result;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use wildmatch::WildMatch;
+
+/// One model x recipe x task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Hash of all that can change the number.
+    pub id: String,
+    /// Index into the study's models.
+    pub model: usize,
+    /// Into its recipes.
+    pub recipe: usize,
+    /// Into its tasks.
+    pub task: usize,
+    /// Picked by `--only` and `--shard`.
+    pub picked: bool,
+}
+
+/// A study whose models are open, whose data is read, and whose cells are known.
+pub struct Plan {
+    /// In the study's order.
+    pub models: Vec<Opened>,
+    /// A task's items.
+    pub items: Vec<Items>,
+    /// By model, then recipe, then task.
+    pub cells: Vec<Cell>,
+}
+
+/// Which cells, and on what.
+#[derive(Clone, Debug, Default)]
+pub struct Pick {
+    /// `MODEL/RECIPE/TASK` with `*`.
+    pub only: Option<String>,
+    /// `(I, N)`, I from 1.
+    pub shard: Option<(usize, usize)>,
+}
+
+impl Pick {
+    /// `I/N`.
+    pub fn shard(text: &str) -> Result<(usize, usize)> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((i, n)) if (1..=n).contains(&i) => Ok((i, n)),
+            _ => mistake!("--shard `{text}`: it is I/N, with I from 1 to N"),
+        }
+    }
+}
+
+/// Opens and reads everything that a study names, so that mistakes show before hours of work.
+pub fn plan(
+    study: &Study,
+    pick: &Pick,
+    device: &str,
+    progress: &dyn Fn() -> Option<OnProgress>,
+) -> Result<Plan> {
+    let mut items = Vec::new();
+    for task in &study.tasks {
+        let instead = study.instead(task)?;
+        items.push(data::load(&task.label, &task.task, &task.place, instead.as_deref())?);
+    }
+    let models: Vec<Opened> =
+        study.models.iter().map(|m| load::open(m, &study.folder, progress())).collect::<Result<_>>()?;
+    let glob = pick.only.as_deref().map(WildMatch::new);
+    let mut cells = Vec::new();
+    for (model, opened) in models.iter().enumerate() {
+        for (recipe, r) in study.recipes.iter().enumerate() {
+            for (task, t) in study.tasks.iter().enumerate() {
+                let path = format!("{}/{}/{}", opened.name, r.name, t.full_name());
+                let mut picked = glob.as_ref().is_none_or(|g| g.matches(&path));
+                if let Some((i, n)) = pick.shard {
+                    picked &= cells.len() % n == i - 1;
+                }
+                let id = identity(study, opened, r, t, &items[task], device)?;
+                cells.push(Cell { id, model, recipe, task, picked });
+            }
+        }
+    }
+    if let Some(only) = pick.only.as_deref().filter(|_| !cells.iter().any(|c| c.picked)) {
+        let first = format!("{}/{}/{}", models[0].name, study.recipes[0].name, study.tasks[0].full_name());
+        mistake!("--only `{only}` picks no cell; cells look like `{first}`");
+    }
+    Ok(Plan { models, items, cells })
+}
+
+/// sha256 of all that can change the number, 16 hex digits. Names are not part of it, but for the model's and the
+/// recipe's own, by which records are found.
+fn identity(
+    study: &Study,
+    model: &Opened,
+    recipe: &Recipe,
+    task: &Found,
+    items: &Items,
+    device: &str,
+) -> Result<String> {
+    let all = json!({
+        "schema": SCHEMA, "numerics": NUMERICS, "device": device,
+        "model": [model.name, model.revision], "recipe": [recipe.name, recipe.describe()],
+        "task": [task.full_name(), task.task.version, task.task.ask, task.task.clean, task.task.metrics],
+        "data": items.hash, "limit": study.limit, "seed": study.seed,
+    });
+    Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())
+}
+
+/// A task as records keep it.
+pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
+    let metrics = task.task.metrics.iter().filter_map(|name| crate::eval::metrics::metric(name));
+    TaskInfo {
+        suite: task.suite.clone(),
+        name: task.name.clone(),
+        version: task.task.version,
+        ability: task.task.ability.clone(),
+        chance: task.task.chance,
+        protocol: task.task.protocol(),
+        data: items.hash.clone(),
+        metrics: metrics
+            .map(|m| MetricInfo { name: m.name.into(), higher_is_better: m.higher_is_better, scale: m.scale })
+            .collect(),
+    }
+}

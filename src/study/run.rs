@@ -1,0 +1,322 @@
+//! Runs a study: one model at a time, one recipe at a time, one cell after another; each on disk before the next.
+use super::{
+    config::Study,
+    engine::{Counter, Engine, Words},
+    plan::{Cell, Plan, task_info},
+};
+use crate::{
+    eval::{self, Lm, Outcomes, choice, choice::Question, divergence, metrics, perplexity},
+    mistake,
+    mistake::is_mistake,
+    model::load::Opened,
+    quant::{
+        apply::{self, Sizes},
+        recipe::Recipe,
+    },
+    results::{Cost, Item, MadeBy, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store, Value},
+    stats,
+    suite::{Ask, Protocol, data::Items, find::Found, task::Endings, template::Template},
+};
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use serde_json::Value as Json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+/// What happens, for whoever watches.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Event<'a> {
+    /// Cells picked, and how many of them are already on disk.
+    Start { cells: usize, done: usize },
+    /// A model's weights are being read.
+    Load { model: &'a str },
+    /// A cell begins.
+    Cell { number: usize, name: &'a str },
+    /// A cell is on disk.
+    Done { record: &'a Record },
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Finished now.
+    pub ran: usize,
+    /// Finished before.
+    pub kept: usize,
+    /// Among those picked.
+    pub failed: usize,
+    /// A failure was a mistake in what the user handed us.
+    pub mistakes: bool,
+}
+
+/// Runs every picked cell that is not on disk. Failed ones are tried again.
+pub fn run(
+    study: &Study,
+    plan: &Plan,
+    store: &Store,
+    device: &Device,
+    device_name: &str,
+    watch: &mut dyn FnMut(Event<'_>),
+) -> Result<Summary> {
+    let done: BTreeSet<String> = store
+        .records()?
+        .into_iter()
+        .filter(|r| !matches!(r.status, Status::Failed { .. }))
+        .map(|r| r.cell)
+        .collect();
+    let picked: Vec<&Cell> = plan.cells.iter().filter(|c| c.picked).collect();
+    let kept = picked.iter().filter(|c| done.contains(&c.id)).count();
+    watch(Event::Start { cells: picked.len(), done: kept });
+    let mut summary = Summary { kept, ..Summary::default() };
+    let mut number = kept;
+    for (m, opened) in plan.models.iter().enumerate() {
+        let mine: Vec<&Cell> =
+            picked.iter().copied().filter(|c| c.model == m && !done.contains(&c.id)).collect();
+        if mine.is_empty() {
+            continue;
+        }
+        watch(Event::Load { model: &opened.name });
+        let full = opened.load(device);
+        for (r, recipe) in study.recipes.iter().enumerate() {
+            let cells: Vec<&Cell> = mine.iter().copied().filter(|c| c.recipe == r).collect();
+            if cells.is_empty() {
+                continue;
+            }
+            // One quantized model for all its cells.
+            let job = match &full {
+                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| (full, q)),
+                Err(e) => Err(repeat(e)),
+            };
+            for cell in cells {
+                let (task, items) = (&study.tasks[cell.task], &plan.items[cell.task]);
+                number += 1;
+                let name = format!("{}/{}/{}", opened.name, recipe.name, task.full_name());
+                watch(Event::Cell { number, name: &name });
+                let began = Instant::now();
+                let outcome = match &job {
+                    Ok((full, q)) => {
+                        let words = Words::of(opened);
+                        let mut lm = Engine::new(&q.decoder, words);
+                        let mut reference = Engine::new(full, words);
+                        evaluate(&mut lm, &mut reference, study.limit, task, items)
+                    }
+                    Err(e) => Err(repeat(e)),
+                };
+                let outcome = outcome.and_then(|outcomes| score(&task.task.metrics, outcomes));
+                let (status, items_out) = match outcome {
+                    Ok((metrics, items)) => (Status::Done { metrics }, items),
+                    Err(e) => {
+                        summary.failed += 1;
+                        summary.mistakes |= is_mistake(&e);
+                        (Status::Failed { why: format!("{e:#}") }, Vec::new())
+                    }
+                };
+                let sizes = job.as_ref().ok().map(|(_, q)| q.sizes.clone());
+                let record = Record {
+                    schema: SCHEMA,
+                    cell: cell.id.clone(),
+                    model: model_info(opened),
+                    recipe: recipe_info(recipe, sizes),
+                    task: task_info(task, items),
+                    status,
+                    cost: Cost { seconds: (began.elapsed().as_secs_f64() * 1000.).round() / 1000. },
+                    made_by: MadeBy {
+                        version: env!("CARGO_PKG_VERSION").into(),
+                        device: device_name.into(),
+                        dtype: recipe.precision.name().into(),
+                        seed: study.seed,
+                        limit: study.limit,
+                    },
+                };
+                store.push(&record, &items_out)?;
+                summary.ran += 1;
+                watch(Event::Done { record: &record });
+            }
+        }
+    }
+    let order: Vec<String> = plan.cells.iter().map(|c| c.id.clone()).collect();
+    store.settle(&order)?;
+    Ok(summary)
+}
+
+/// The same error for another cell: what it says, and whose mistake it was.
+fn repeat(e: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{e:#}");
+    if is_mistake(e) { anyhow::Error::new(mistake::Mistake(text)) } else { anyhow::Error::msg(text) }
+}
+
+fn model_info(opened: &Opened) -> ModelInfo {
+    ModelInfo {
+        name: opened.name.clone(),
+        revision: opened.revision.clone(),
+        family: opened.family.name().into(),
+        params: opened.spec.count(),
+        stored: opened.stored.into(),
+    }
+}
+
+/// Without sizes where the model could not be made: absent is 0 bits, and the record has failed.
+fn recipe_info(recipe: &Recipe, sizes: Option<Sizes>) -> RecipeInfo {
+    let s = sizes.unwrap_or(Sizes {
+        weight_bits: 0.,
+        act_bits: 0.,
+        kv_bits: 0.,
+        bits_per_weight: 0.,
+        size_mb: 0.,
+        notes: Vec::new(),
+    });
+    RecipeInfo {
+        name: recipe.name.clone(),
+        settings: recipe.describe(),
+        weight_bits: s.weight_bits,
+        act_bits: s.act_bits,
+        kv_bits: s.kv_bits,
+        bits_per_weight: s.bits_per_weight,
+        size_mb: s.size_mb,
+        notes: s.notes,
+    }
+}
+
+/// One cell: from items to outcomes.
+pub fn evaluate(
+    lm: &mut dyn Lm,
+    reference: &mut dyn Lm,
+    limit: Option<usize>,
+    task: &Found,
+    items: &Items,
+) -> Result<Outcomes> {
+    let texts = |template: &str| -> Result<Vec<String>> {
+        let template = Template::new("text", template)?;
+        items.rows.iter().map(|row| template.text(row)).collect()
+    };
+    match &task.task.ask {
+        Ask::Perplexity(p) if p.protocol == Protocol::Rolling => {
+            let mut texts = texts(&p.text)?;
+            texts.truncate(limit.unwrap_or(usize::MAX));
+            perplexity::rolling(lm, &texts, p.window, p.profile)
+        }
+        Ask::Perplexity(p) => {
+            let text = texts(&p.text)?.join(&p.join);
+            perplexity::joined(lm, &text, p.protocol, p.window, limit)
+        }
+        Ask::Divergence(d) => {
+            let text = texts(&d.text)?.join(&d.join);
+            let mut windows = perplexity::windows(lm, &text, d.protocol, d.window)?;
+            windows.truncate(limit.unwrap_or(usize::MAX));
+            divergence::run(lm, reference, &windows)
+        }
+        Ask::Choice(c) => {
+            let prompt = Template::new("prompt", &c.prompt)?;
+            let gold = Template::new("gold", &c.gold)?;
+            let endings = match &c.endings {
+                Endings::List(list) => vec![Template::new("endings", list)?],
+                Endings::Each(each) => {
+                    each.iter().map(|e| Template::new("endings", e)).collect::<Result<_>>()?
+                }
+            };
+            let rows = items.rows.iter().take(limit.unwrap_or(usize::MAX));
+            let questions = rows
+                .enumerate()
+                .map(|(i, row)| {
+                    let item = || format!("item {}", i + 1);
+                    let endings = match &c.endings {
+                        Endings::List(_) => list(endings[0].value(row)?).with_context(item)?,
+                        Endings::Each(_) => endings.iter().map(|e| e.text(row)).collect::<Result<_>>()?,
+                    };
+                    Ok(Question {
+                        prompt: prompt.text(row).with_context(item)?,
+                        delimiter: c.delimiter.clone(),
+                        endings,
+                        gold: gold.index(row).with_context(item)?,
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            choice::run(lm, &questions, c.profile)
+        }
+    }
+}
+
+fn list(value: Json) -> Result<Vec<String>> {
+    let texts = value
+        .as_array()
+        .map(|list| list.iter().map(|v| v.as_str().map(str::to_string)).collect::<Option<Vec<_>>>());
+    match texts {
+        Some(Some(texts)) => Ok(texts),
+        _ => mistake!("`endings` gives {value}, which is no list of texts"),
+    }
+}
+
+/// Metrics of a cell, and its items with what each contributed.
+fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value>, Vec<Item>)> {
+    let mut items: Vec<Item> = outcomes
+        .iter()
+        .map(|(name, outcome)| {
+            Ok(Item { item: name.clone(), outcome: serde_json::to_value(outcome)?, shares: BTreeMap::new() })
+        })
+        .collect::<Result<_>>()?;
+    let all: Vec<eval::Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
+    let mut values = BTreeMap::new();
+    for metric in names.iter().filter_map(|n| metrics::metric(n)) {
+        let shares: Vec<stats::Share> = all.iter().filter_map(metric.share).collect();
+        ensure!(
+            shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
+            "metric `{}` is not finite on every item",
+            metric.name
+        );
+        for (item, share) in items.iter_mut().zip(&shares) {
+            item.shares.insert(metric.name.into(), *share);
+        }
+        // Absent is absent: windows have no words.
+        let Some(e) = stats::ratio(&shares, metric.scale) else { continue };
+        ensure!(e.value.is_finite(), "metric `{}` is {}", metric.name, e.value);
+        let stderr_iid = (metric.name == "perplexity").then(|| metrics::independent_stderr(&all)).flatten();
+        let value = Value {
+            value: e.value,
+            stderr: e.stderr.filter(|s| s.is_finite()),
+            stderr_iid: stderr_iid.filter(|s| s.is_finite()),
+            n: e.n,
+        };
+        values.insert(metric.name.to_string(), value);
+    }
+    Ok((values, items))
+}
+
+/// What a cell would cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Tokens through the blocks, both models' where two run.
+    pub tokens: f64,
+    /// Two for each parameter of a linear and token, and attention's.
+    pub flops: f64,
+    /// Both models' parameters in f32 and one pass's values.
+    pub bytes: f64,
+}
+
+/// Counts a cell's work without doing it; what would be an error then is one now.
+pub fn count(
+    opened: &Opened,
+    recipe: &Recipe,
+    task: &Found,
+    items: &Items,
+    limit: Option<usize>,
+) -> Result<Load> {
+    let words = Words::of(opened);
+    let (mut lm, mut reference) = (Counter::new(words), Counter::new(words));
+    evaluate(&mut lm, &mut reference, limit, task, items)?;
+    let twice = if matches!(task.task.ask, Ask::Divergence(_)) { 2. } else { 1. };
+    let tokens = lm.tokens as f64 * twice;
+    let spec = &opened.spec;
+    let linear: f64 = spec.sites().iter().map(|s| spec.linear_shape(*s)).map(|(o, i)| (o * i) as f64).sum();
+    let head = if spec.head.tied { (spec.vocab * spec.hidden) as f64 } else { 0. };
+    let models = if recipe.weights.is_some() || recipe.precision.name() != "f32" { 2. } else { 1. };
+    let pass = super::engine::PACK.min(lm.tokens) as f64;
+    Ok(Load {
+        tokens,
+        flops: 2. * tokens * (linear + head),
+        bytes: 4. * (models * spec.count() as f64 + pass * (8 * spec.hidden) as f64)
+            + 4. * (pass * spec.vocab as f64).min((64 << 20) as f64),
+    })
+}

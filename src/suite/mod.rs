@@ -1,0 +1,8 @@
+//! Tasks: one TOML file each, `suites/<suite>/<task>.toml`. A suite is a folder. A task never runs code.
+pub mod clean;
+pub mod data;
+pub mod find;
+pub mod task;
+pub mod template;
+
+pub use task::{Ask, Protocol, Task};

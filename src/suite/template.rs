@@ -1,0 +1,61 @@
+//! Jinja templates over an item, as lm-evaluation-harness renders them: strict about names, trailing newline kept.
+use crate::{mistake, mistake::Blame};
+use anyhow::Result;
+use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
+use serde_json::Value;
+
+/// A template, parsed once.
+pub struct Template {
+    environment: Environment<'static>,
+    /// What stands between `{{` and `}}`, where that is all there is: its value keeps its type.
+    expression: Option<String>,
+    source: String,
+}
+
+impl Template {
+    /// Parses; `what` names the key for errors.
+    pub fn new(what: &str, source: &str) -> Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
+        // A template that never ends is an error, not a run that never ends.
+        environment.set_fuel(Some(10_000_000));
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.add_template_owned("it", source.to_string()).blame(format!("`{what}`"))?;
+        let inside = source.strip_prefix("{{").and_then(|s| s.strip_suffix("}}"));
+        let expression = inside.filter(|s| !s.contains("{{") && !s.contains("}}")).map(str::to_string);
+        Ok(Self { environment, expression, source: source.into() })
+    }
+
+    /// As text.
+    pub fn text(&self, item: &Value) -> Result<String> {
+        let rendered = self.environment.get_template("it").and_then(|t| t.render(Serde(item)));
+        rendered.blame(format!("template `{}`", self.source))
+    }
+
+    /// As a value: a list stays a list where the template is one expression.
+    pub fn value(&self, item: &Value) -> Result<Value> {
+        match &self.expression {
+            Some(source) => {
+                let value = self.environment.compile_expression(source).and_then(|e| e.eval(Serde(item)));
+                Ok(serde_json::to_value(value.blame(format!("template `{}`", self.source))?)?)
+            }
+            None => Ok(Value::String(self.text(item)?)),
+        }
+    }
+
+    /// As an index.
+    pub fn index(&self, item: &Value) -> Result<usize> {
+        let value = self.value(item)?;
+        let number = match &value {
+            Value::Number(n) => n.as_u64(),
+            Value::String(s) => s.trim().parse().ok(),
+            Value::Bool(b) => Some(u64::from(*b)),
+            _ => None,
+        };
+        match number {
+            Some(n) => Ok(n as usize),
+            None => mistake!("template `{}` gives {value}, which is no index", self.source),
+        }
+    }
+}
