@@ -5,7 +5,7 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -34,8 +34,13 @@ pub fn rules(records: &[Record], rules: &[Rule]) -> Vec<Verdict> {
                 why: "no such cell among the records".into(),
             });
         }
-        for cell in cells {
-            let full = records.iter().filter(fits).find(|r| r.model == cell.model && r.recipe.name == "full");
+        let mut met = BTreeSet::new();
+        // The first of each: what an earlier form of the study left comes after.
+        for cell in cells.into_iter().filter(|c| met.insert(c.model.name.clone())) {
+            let full = records
+                .iter()
+                .filter(fits)
+                .find(|r| r.model == cell.model && r.recipe.name == "full" && same_question(r, cell));
             let what = name(cell, &rule.metric);
             let (Some(v), Some(f), Some(info)) = (
                 value(cell, &rule.metric),
@@ -86,7 +91,11 @@ pub fn against(now: &Store, baseline: &Baseline, alpha: f64) -> Result<Vec<Verdi
     let records = now.records()?;
     let key =
         |r: &Record| (r.model.name.clone(), r.recipe.name.clone(), r.task.suite.clone(), r.task.name.clone());
-    let current: BTreeMap<_, &Record> = records.iter().map(|r| (key(r), r)).collect();
+    // The study's own cells come first in its records; what an earlier form of it left comes after.
+    let mut current: BTreeMap<_, &Record> = BTreeMap::new();
+    for record in &records {
+        current.entry(key(record)).or_insert(record);
+    }
     let mut verdicts = Vec::new();
     let mut tests: Vec<(usize, f64)> = Vec::new();
     for old in &baseline.records {
@@ -105,9 +114,7 @@ pub fn against(now: &Store, baseline: &Baseline, alpha: f64) -> Result<Vec<Verdi
                 verdicts.push(fail(reason(new).unwrap_or("no value now".into())));
                 continue;
             };
-            if (&old.task.data, old.task.version, &old.task.protocol, old.made_by.limit)
-                != (&new.task.data, new.task.version, &new.task.protocol, new.made_by.limit)
-            {
+            if !same_question(old, new) {
                 verdicts.push(fail("not comparable: task version, data, protocol or limit differ".into()));
                 continue;
             }
@@ -144,6 +151,12 @@ pub fn against(now: &Store, baseline: &Baseline, alpha: f64) -> Result<Vec<Verdi
         verdicts[at].ok = false;
     }
     Ok(verdicts)
+}
+
+/// Whether two records answer the same question: the same task on the same data.
+fn same_question(a: &Record, b: &Record) -> bool {
+    let key = |r: &Record| (r.task.data.clone(), r.task.version, r.task.protocol.clone(), r.made_by.limit);
+    key(a) == key(b)
 }
 
 /// Item by item, matched by the items' hashes.

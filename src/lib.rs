@@ -1,14 +1,28 @@
-//! What quantization costs a language model, measured. Modules, in the order of their dependencies:
+//! What quantization costs a language model, measured.
+//!
+//! Modules in the order of their dependencies: each uses only those before it (docs/architecture.md has the table, and
+//! `tests/tidy.rs` holds it). Blank lines keep rustfmt from sorting them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-pub mod cli;
-pub mod eval;
-pub mod gate;
 pub mod mistake;
-pub mod model;
-pub mod quant;
-pub mod report;
-pub mod results;
+
 pub mod stats;
-pub mod study;
-pub mod suite;
+
 pub mod tensor;
+
+pub mod model;
+
+pub mod quant;
+
+pub mod suite;
+
+pub mod eval;
+
+pub mod results;
+
+pub mod report;
+
+pub mod gate;
+
+pub mod study;
+
+pub mod cli;

@@ -1,1 +1,21 @@
-fn main() {}
+//! Every integration test, in one binary: candle links once. Grouped by what they guarantee.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+mod common;
+/// A window of cached decoding is the full pass; a reference form is the fused one.
+mod engine;
+/// Metrics and evaluators, against models written by hand.
+mod evaluators;
+/// What `transformers` computes, for every family and variant.
+mod families;
+/// Loading from the Hub, against a server on loopback.
+mod hub;
+/// What llama.cpp prints.
+mod llama_cpp;
+/// Same records, same bytes.
+mod report;
+/// The rounding rule, bit for bit, and what every method must do.
+mod rounding;
+/// A real model's twelve perplexities.
+mod stories;
+/// The documents are true, and modules use only what they may.
+mod tidy;

@@ -102,7 +102,7 @@ impl StudyArgs {
         let device = match self.device.as_str() {
             "cpu" => return Ok(Device::Cpu),
             "metal" => Device::new_metal(0),
-            other => match other.strip_prefix("cuda:").or((other == "cuda").then_some("0")).map(str::parse) {
+            other => match other.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(i)) => Device::new_cuda(i),
                 _ => mistake!("--device `{other}`; there are: cpu, cuda:0, metal"),
             },

@@ -54,12 +54,14 @@ impl Plan {
                 (Some(Status::Done { .. }), _) => "done".into(),
                 (Some(Status::Skipped { why }), _) => format!("skipped: {why}"),
                 (_, Err(e)) => format!("would fail: {e:#}"),
-                (Some(Status::Failed { why }), _) => format!("failed, runs again: {why}"),
-                (None, Ok(l)) => {
+                (before, Ok(l)) => {
                     tokens += l.tokens;
                     work += l.flops;
                     pending += 1;
-                    "to run".into()
+                    match before {
+                        Some(Status::Failed { why }) => format!("failed, runs again: {why}"),
+                        _ => "to run".into(),
+                    }
                 }
             };
             let row = load.ok();

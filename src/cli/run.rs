@@ -25,9 +25,9 @@ impl Run {
         let store = Store::create(&out).blame("--out")?;
         let mut progress = Progress::new();
         let plan = plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
-        store.set_rules(&study.gates)?;
+        store.set_rules(&study.gates).blame("results")?;
         let summary = run(&study, &plan, &store, &device, &self.study.device, &mut |e| progress.see(e))?;
-        let drawn = report::draw(&store)?;
+        let drawn = report::draw(&store).blame("report")?;
         progress.end();
         println!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;

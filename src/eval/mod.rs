@@ -42,6 +42,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// What must go through the model: all but what comes after the last prediction's place.
+    pub fn input(&self) -> &[u32] {
+        &self.tokens[..self.rows().end.min(self.tokens.len())]
+    }
+
     /// The rows of hidden states that predict: one before each predicted position.
     pub fn rows(&self) -> Range<usize> {
         self.predict.start.saturating_sub(1)..self.predict.end.saturating_sub(1)

@@ -42,17 +42,24 @@ impl Loss {
 
 /// Windows of a joined text.
 pub fn windows(lm: &dyn Lm, text: &str, protocol: Protocol, window: Option<usize>) -> Result<Vec<Sequence>> {
-    let tokens = lm.encode(text, true)?;
     if text.trim().is_empty() {
         mistake!("the text is empty");
     }
+    let tokens = lm.encode(text, true)?;
+    let usual = if protocol == Protocol::LlamaCpp { 512 } else { 2048 };
+    if window.is_none() && lm.context() < usual {
+        mistake!(
+            "this protocol's window is {usual} tokens and the model's context is {}: say `window` in the task",
+            lm.context()
+        );
+    }
     let (window, first, least) = match protocol {
         Protocol::LlamaCpp => {
-            let w = window.unwrap_or(512);
+            let w = window.unwrap_or(usual);
             (w, w / 2 + 1, 2 * w)
         }
         _ => {
-            let w = window.unwrap_or(2048);
+            let w = window.unwrap_or(usual);
             (w, 1, w)
         }
     };
@@ -65,7 +72,7 @@ pub fn windows(lm: &dyn Lm, text: &str, protocol: Protocol, window: Option<usize
     }
     // llama.cpp asks the vocabulary whether it begins texts with BOS; the tokenizer shows it.
     let bos = match protocol {
-        Protocol::LlamaCpp => lm.encode("", true)?.first().copied(),
+        Protocol::LlamaCpp => lm.encode("", true)?.first().copied().filter(|bos| tokens.first() == Some(bos)),
         _ => None,
     };
     Ok(tokens

@@ -5,7 +5,7 @@
 //! writes the whole score matrix. A block's arithmetic depends on its own sequence alone.
 use super::{
     ops::{Kernels, Mode, Precision, exp},
-    spec::{AttentionSpec, Position},
+    spec::{AttentionSpec, Position, Scaled},
 };
 use crate::tensor::{
     matmul::{View, small},
@@ -40,14 +40,15 @@ pub fn attend(spec: &AttentionSpec, q: &Tensor, kv: &Kv, spans: &[Span], mode: M
         Some((k, v, residual)) => return reference(spec, q, (k, v), Some((kv.exact, residual)), spans, mode),
         None => kv.exact,
     };
-    match mode.kernels {
-        Kernels::Reference => reference(spec, q, (k, v), None, spans, mode),
-        Kernels::Fused => q.contiguous()?.apply_op3_no_bwd(
-            &k.contiguous()?,
-            &v.contiguous()?,
-            &Fused { spec, spans, precision: mode.precision },
-        ),
+    if mode.kernels == Kernels::Reference {
+        return reference(spec, q, (k, v), None, spans, mode);
     }
+    let q = match spec.scaled {
+        Scaled::Queries => mode.precision.round((q * spec.scale)?)?,
+        _ => q.contiguous()?,
+    };
+    let op = Fused { spec, spans, precision: mode.precision };
+    q.apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &op)
 }
 
 /// ALiBi's slope of each head (Press et al., 2022; `build_alibi_tensor` of transformers' BLOOM for head counts that are
@@ -98,11 +99,19 @@ fn reference(
                     .contiguous()?
                     .reshape((count, spec.heads, len, spec.head_dim))
             };
-        let query = split(q, s.query, s.queries, spec.heads)?;
+        let round = |x: Tensor| mode.precision.round(x);
+        let mut query = split(q, s.query, s.queries, spec.heads)?;
+        if spec.scaled == Scaled::Queries {
+            query = round((query * spec.scale)?)?;
+        }
         let scores = |k: &Tensor| -> Result<Tensor> {
             let k = split(k, s.key, s.keys, spec.kv_heads)?;
-            let raw = mode.precision.round(query.matmul(&k.t()?.contiguous()?)?)?;
-            mode.precision.round((raw * spec.scale)?)
+            let raw = query.matmul(&k.t()?.contiguous()?)?;
+            match spec.scaled {
+                Scaled::Scores => round((round(raw)? * spec.scale)?),
+                Scaled::Queries => round(raw),
+                Scaled::WithAlibi => Ok((raw * spec.scale)?),
+            }
         };
         let old = match exact {
             Some((_, residual)) => Some(old_keys(s, residual, q.device())?),
@@ -223,12 +232,22 @@ impl Fused<'_> {
             for head in 0..spec.heads {
                 let kv_at = (s.key + low) * kv_width + head / (spec.heads / spec.kv_heads) * d;
                 let queries = View { data: &q[(s.query + first) * width + head * d..], row: width, col: 1 };
-                let scale = if p == Precision::F32 { spec.scale as f32 } else { 1. };
+                let scale = match spec.scaled {
+                    Scaled::Queries => 1.,
+                    Scaled::Scores if p != Precision::F32 => 1.,
+                    _ => spec.scale as f32,
+                };
                 let keys_t = View { data: &k[kv_at..], row: 1, col: kv_width };
                 small(scores, keys, (rows, keys, d), scale, queries, keys_t);
+                let arch = pulp::Arch::new();
                 for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-                    if p != Precision::F32 {
-                        row.iter_mut().for_each(|x| *x = p.one(p.one(*x) * spec.scale as f32));
+                    match spec.scaled {
+                        _ if p == Precision::F32 => {}
+                        Scaled::Scores => {
+                            row.iter_mut().for_each(|x| *x = p.one(p.one(*x) * spec.scale as f32))
+                        }
+                        Scaled::Queries => row.iter_mut().for_each(|x| *x = p.one(*x)),
+                        Scaled::WithAlibi => {}
                     }
                     if spec.position == Position::Alibi {
                         let slope = p.one(slopes[head]);
@@ -237,7 +256,7 @@ impl Fused<'_> {
                         }
                     }
                     let from = first_key(spec.window, position + i) - low;
-                    softmax(row, from, position + i + 1 - low);
+                    arch.dispatch(|| softmax(row, from, position + i + 1 - low));
                     if p != Precision::F32 {
                         row.iter_mut().for_each(|x| *x = p.one(*x));
                     }
@@ -254,16 +273,25 @@ impl Fused<'_> {
 }
 
 /// Softmax over `row[from..to]`, zero elsewhere.
+#[inline(always)]
 fn softmax(row: &mut [f32], from: usize, to: usize) {
     row[..from].fill(0.);
     row[to..].fill(0.);
     let row = &mut row[from..to];
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Eight lanes, always: the same bits on every machine.
+    let (chunks, rest) = row.as_chunks::<8>();
+    let mut tops = [f32::NEG_INFINITY; 8];
+    for chunk in chunks {
+        (0..8).for_each(|i| tops[i] = tops[i].max(chunk[i]));
+    }
+    let top = tops.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = exp(*x - top));
     let mut lanes = [0f32; 8];
-    for (i, x) in row.iter().enumerate() {
-        lanes[i % 8] += x;
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        (0..8).for_each(|i| lanes[i] += chunk[i]);
     }
+    rest.iter().enumerate().for_each(|(i, x)| lanes[i] += x);
     let inverse = 1. / lanes.iter().sum::<f32>();
     row.iter_mut().for_each(|x| *x *= inverse);
 }

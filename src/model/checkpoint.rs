@@ -13,7 +13,10 @@ use crate::{
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -100,7 +103,8 @@ impl Checkpoint {
         let start = header + 8;
         // `read_metadata` has checked that tensors lie end to end and fill the file; say so again, because what
         // follows cuts slices by these numbers.
-        for (name, info) in metadata.tensors() {
+        let tensors: BTreeMap<String, &TensorInfo> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
             let (a, b) = info.data_offsets;
             let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
             if a > b

@@ -82,13 +82,14 @@ struct Files {
 pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Opened> {
     let files = find(name, folder, progress)?;
     let config_label = format!("{}/config.json", files.label);
-    let mut config: Value = serde_json::from_str(&files.config).blame(format!("`{config_label}`"))?;
+    let config: Value = serde_json::from_str(&files.config).blame(format!("`{config_label}`"))?;
     let family = families::of(&config).blame(format!("`{config_label}`"))?;
     let mut spec = family.spec(&config).blame(format!("`{config_label}`"))?;
     spec.check().blame(format!("`{config_label}`"))?;
-    // A head that the checkpoint does not hold is the embedding.
+    // A head that the checkpoint does not hold is the embedding, unless the config says that it is not.
     let head = Param::Weight(Site::end(Role::Head));
-    spec.head.tied = spec.head.tied || !files.checkpoint.has(family, &spec, head);
+    let untied = config.get("tie_word_embeddings") == Some(&Value::Bool(false));
+    spec.head.tied |= !untied && !files.checkpoint.has(family, &spec, head);
     files.checkpoint.check(family, &spec)?;
 
     let tokenizer_label = format!("{}/tokenizer.json", files.label);
@@ -107,8 +108,10 @@ pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<O
             spec.vocab
         );
     }
-    let tokenizer_config: Value =
-        files.tokenizer_config.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let tokenizer_config: Value = match &files.tokenizer_config {
+        Some(text) => serde_json::from_str(text).blame(format!("`{}/tokenizer_config.json`", files.label))?,
+        None => Value::Null,
+    };
     let special = Special {
         bos: special(&tokenizer, &tokenizer_config, &config, "bos"),
         eos: special(&tokenizer, &tokenizer_config, &config, "eos"),
@@ -117,9 +120,9 @@ pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<O
         Some(commit) => commit,
         None => {
             let mut all = Sha256::new();
-            all.update(config.take().to_string());
             all.update(&files.config);
             all.update(&files.tokenizer);
+            all.update(files.tokenizer_config.unwrap_or_default());
             all.update(files.checkpoint.hash());
             format!("{:x}", all.finalize())
         }
@@ -185,7 +188,9 @@ fn find(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Files
     if dir.is_dir() {
         return from_dir(&dir);
     }
-    if name.starts_with(['.', '/', '~']) || name.matches('/').count() != 1 {
+    // A revision may have slashes of its own.
+    let id = name.split('@').next().unwrap_or(name);
+    if name.starts_with(['.', '/', '~']) || id.matches('/').count() != 1 {
         mistake!(
             "model `{name}` is no directory; a model is `builtin:llama`, a directory in Hugging Face layout, or \
              `org/name[@revision]` on the Hub"

@@ -35,8 +35,8 @@ impl Precision {
         }
     }
 
-    /// Rounds one number, to nearest, ties to even.
-    #[inline]
+    /// Rounds one number, to nearest, ties to even. In a loop, let [`rounded`] choose once.
+    #[inline(always)]
     pub fn one(self, x: f32) -> f32 {
         match self {
             Precision::F32 => x,
@@ -54,6 +54,27 @@ impl Precision {
         }
     }
 }
+
+/// Compiles a loop for each precision: in f32, `round` is nothing, and the compiler sees that.
+macro_rules! rounded {
+    ($precision:expr, $round:ident => $body:expr) => {
+        match $precision {
+            $crate::model::ops::Precision::F32 => {
+                let $round = |x: f32| x;
+                $body
+            }
+            $crate::model::ops::Precision::F16 => {
+                let $round = |x: f32| half::f16::from_f32(x).to_f32();
+                $body
+            }
+            $crate::model::ops::Precision::BF16 => {
+                let $round = |x: f32| half::bf16::from_f32(x).to_f32();
+                $body
+            }
+        }
+    };
+}
+pub(crate) use rounded;
 
 /// How a pass computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +171,7 @@ impl Norm {
 }
 
 /// Sum of `f(x)` in eight lanes: quick, and the same on every machine.
-#[inline]
+#[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 8];
     let (whole, rest) = x.as_chunks::<8>();
@@ -173,9 +194,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, mode: Mode) ->
         let bias = bias.to_vec1::<f32>()?;
         let precision = mode.precision;
         rows::map(&y, "bias", |_, y, out| {
-            for ((o, y), b) in out.iter_mut().zip(y).zip(&bias) {
-                *o = precision.one(y + b);
-            }
+            rounded!(precision, r => for ((o, y), b) in out.iter_mut().zip(y).zip(&bias) {
+                *o = r(y + b);
+            })
         })
     } else {
         mode.precision.round(y.broadcast_add(bias)?)
@@ -195,13 +216,12 @@ pub fn activate(x: &Tensor, act: Act, mode: Mode) -> Result<Tensor> {
             Act::Silu => x.silu()?,
             Act::Gelu => x.gelu_erf()?,
             Act::GeluTanh => x.gelu()?,
+            Act::GeluNew | Act::GeluBloom => return gelu_by_steps(x, act, mode.precision),
         });
     }
     let precision = mode.precision;
     rows::map(x, "act", |_, x, out| {
-        for (o, &v) in out.iter_mut().zip(x) {
-            *o = precision.one(act_one(act, v));
-        }
+        rounded!(precision, r => act_row(act, x, out, r));
     })
 }
 
@@ -212,28 +232,53 @@ pub fn gate(gate: &Tensor, up: &Tensor, act: Act, mode: Mode) -> Result<Tensor> 
     }
     let precision = mode.precision;
     rows::zip(gate, up, "gate", |g, u, out| {
-        for ((o, &g), &u) in out.iter_mut().zip(g).zip(u) {
-            *o = precision.one(precision.one(act_one(act, g)) * u);
-        }
+        rounded!(precision, r => {
+            act_row(act, g, out, r);
+            out.iter_mut().zip(u).for_each(|(o, u)| *o = r(*o * u));
+        })
     })
 }
 
-#[inline]
-fn act_one(act: Act, x: f32) -> f32 {
+/// `act(x)` for a row, rounded by `r`.
+#[inline(always)]
+fn act_row(act: Act, x: &[f32], out: &mut [f32], r: impl Fn(f32) -> f32 + Copy) {
+    const ROOT: f32 = 0.797_884_6;
+    let each = |out: &mut [f32], f: &dyn Fn(f32) -> f32| out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x));
     match act {
-        Act::Relu => x.max(0.),
-        Act::Silu => x / (1. + exp(-x)),
-        Act::Gelu => 0.5 * x * (1. + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
-        Act::GeluTanh => {
-            let inner = 0.797_884_56 * (x + 0.044_715 * x * x * x);
-            0.5 * x * (1. + inner.tanh())
-        }
+        Act::Relu => out.iter_mut().zip(x).for_each(|(o, x)| *o = x.max(0.)),
+        Act::Silu => out.iter_mut().zip(x).for_each(|(o, x)| *o = r(x / (1. + exp(-x)))),
+        Act::Gelu => each(out, &|x| r(0.5 * x * (1. + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)))),
+        Act::GeluTanh => each(out, &|x| r(0.5 * x * (1. + (ROOT * (x + 0.044_715 * x * x * x)).tanh()))),
+        Act::GeluNew => each(out, &|x| {
+            let inner = r(x + r(0.044_715 * r(x * x * x)));
+            let tanh = r(r(ROOT * inner).tanh());
+            r(r(0.5 * x) * r(1. + tanh))
+        }),
+        Act::GeluBloom => each(out, &|x| {
+            let inner = r(1. + r(r(0.044_715 * x) * x));
+            let tanh = r(r(r(ROOT * x) * inner).tanh());
+            r(r(0.5 * x) * r(1. + tanh))
+        }),
     }
 }
 
-/// `e^x` to about one unit in the last place, without a branch, so that compilers turn loops over it into vectors.
+/// The last two of [`act_row`] as chains of candle operations.
+fn gelu_by_steps(x: &Tensor, act: Act, p: Precision) -> Result<Tensor> {
+    const ROOT: f64 = 0.797_884_6;
+    let inner = if act == Act::GeluNew {
+        let cube = p.round((p.round((x.sqr()? * x)?)? * 0.044_715)?)?;
+        p.round((p.round((x + cube)?)? * ROOT)?)?
+    } else {
+        let square = p.round((p.round((x * 0.044_715)?)? * x)?)?;
+        p.round((p.round((x * ROOT)?)? * p.round((square + 1.)?)?)?)?
+    };
+    let tanh = p.round(inner.tanh()?)?;
+    p.round((p.round((x * 0.5)?)? * p.round((tanh + 1.)?)?)?)
+}
+
+/// `e^x` to two units in the last place, without a branch, so that compilers turn loops over it into vectors.
 /// Range reduction by `n ln 2` in two parts and a polynomial of degree 6 (as in Cephes' `expf`).
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
     const MAGIC: f32 = 12_582_912.;
@@ -284,14 +329,14 @@ impl Rope {
             return rows::map(x, "rope", |token, x, out| {
                 let at = positions[token] * half;
                 let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+                rounded!(p, r => for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
+                    let ((a, b), (first, second)) = (x.split_at(half), out.split_at_mut(half));
                     for i in 0..half {
-                        let (c, s) = (p.one(cos[i]), p.one(sin[i]));
-                        let (a, b) = (x[i], x[half + i]);
-                        out[i] = p.one(p.one(a * c) - p.one(b * s));
-                        out[half + i] = p.one(p.one(b * c) + p.one(a * s));
+                        let (c, s) = (r(cos[i]), r(sin[i]));
+                        first[i] = r(r(a[i] * c) - r(b[i] * s));
+                        second[i] = r(r(b[i] * c) + r(a[i] * s));
                     }
-                }
+                })
             });
         }
         let (tokens, width) = x.dims2()?;

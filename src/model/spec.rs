@@ -111,8 +111,21 @@ pub struct AttentionSpec {
     pub window: Option<usize>,
     /// What scores are multiplied by; `1/sqrt(head_dim)` almost everywhere.
     pub scale: f64,
+    /// Where it is multiplied in: half precision rounds after it.
+    pub scaled: Scaled,
     /// Which linears have a bias.
     pub bias: AttentionBias,
+}
+
+/// Where attention's scale is multiplied in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scaled {
+    /// `(q k) * scale`, rounded before and after.
+    Scores,
+    /// `(q * scale) k`: OPT.
+    Queries,
+    /// `alibi + scale * (q k)` in one operation: BLOOM.
+    WithAlibi,
 }
 
 /// Which of attention's linears have a bias.
@@ -172,8 +185,12 @@ pub enum Act {
     Silu,
     /// `x * Phi(x)`, with the error function.
     Gelu,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, in one operation.
     GeluTanh,
+    /// The same function; half precision rounds after each of its operations (`NewGELUActivation`).
+    GeluNew,
+    /// The same, with the operations in BLOOM's order.
+    GeluBloom,
 }
 
 impl Act {
@@ -183,7 +200,8 @@ impl Act {
             "relu" => Act::Relu,
             "silu" | "swish" => Act::Silu,
             "gelu" => Act::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Act::GeluTanh,
+            "gelu_pytorch_tanh" | "gelu_fast" => Act::GeluTanh,
+            "gelu_new" => Act::GeluNew,
             _ => bail!(
                 "no activation `{name}`; there are: relu, silu, swish, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast"
             ),

@@ -99,6 +99,13 @@ pub fn sizes(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Sizes> {
             notes.extend(method.rounder().note(shape.1).map(|n| format!("{}: {n}", linear.site.role.name())));
         }
     }
+    let head = Site::end(crate::model::site::Role::Head).to_string();
+    if recipe.weights.is_some()
+        && full.spec.head.tied
+        && !recipe.skip.iter().any(|s| WildMatch::new(s).matches(&head))
+    {
+        notes.insert("head: tied to the embedding, and left as that is".into());
+    }
     let float = if recipe.precision == Precision::F32 { 32. } else { 16. };
     let kv_group = recipe.kv.as_ref().map(|k| k.group);
     for block in full.blocks.iter() {

@@ -9,7 +9,10 @@
 //! ```
 //! The range is *not* stretched to hold zero, and `zero` is clamped: a group far from zero saturates.
 use super::Entry;
-use crate::{model::ops::Precision, tensor::rows};
+use crate::{
+    model::ops::{Precision, rounded},
+    tensor::rows,
+};
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -27,12 +30,12 @@ pub struct Int {
 pub static FORMATS: &[Entry] = &[
     Entry {
         name: "int2 .. int8, asymmetric",
-        about: "w4, a8, kv4 | scale (max-min)/(2^b-1), zero point clamped to [0, 2^b-1], range not stretched to zero, \
+        about: "w4, a8, kv4: scale (max-min)/(2^b-1), zero point clamped to [0, 2^b-1], range not stretched to zero, \
                 half to even",
     },
     Entry {
         name: "int2 .. int8, symmetric",
-        about: "w4sym, a8sym, kv4sym | scale max|x|/(2^(b-1)-1), codes -2^(b-1) .. 2^(b-1)-1, no zero point",
+        about: "w4sym, a8sym, kv4sym: scale max|x|/(2^(b-1)-1), codes -2^(b-1) .. 2^(b-1)-1, no zero point",
     },
     Entry {
         name: "fp16",
@@ -72,6 +75,7 @@ impl Int {
         Ok(Self { bits, symmetric })
     }
 
+    #[inline(always)]
     /// Fits the range of `x`; each operation rounded to `precision`, as the study's ran in fp16.
     pub fn fit(self, x: &[f32], precision: Precision) -> Fitted {
         let p = |v| precision.one(v);
@@ -91,28 +95,36 @@ impl Int {
 }
 
 impl Fitted {
-    /// The integer code of a value.
-    #[inline]
-    pub fn code(&self, x: f32) -> f32 {
-        let p = |v| self.precision.one(v);
-        p(round(p(x / self.scale)) + self.zero).max(self.low).min(self.high)
+    /// The integer code of a value; `r` rounds as the precision does.
+    #[inline(always)]
+    fn code_with(&self, x: f32, r: impl Fn(f32) -> f32) -> f32 {
+        r(round(r(x / self.scale)) + self.zero).clamp(self.low, self.high)
     }
 
-    /// The nearest representable value.
-    #[inline]
-    pub fn snap(&self, x: f32) -> f32 {
-        self.precision.one((self.code(x) - self.zero) * self.scale)
+    /// The integer code of a value.
+    pub fn code(&self, x: f32) -> f32 {
+        self.code_with(x, |v| self.precision.one(v))
+    }
+
+    /// The nearest representable value of each.
+    #[inline(always)]
+    pub fn snap(&self, x: &[f32], out: &mut [f32]) {
+        rounded!(self.precision, r => for (o, &v) in out.iter_mut().zip(x) {
+            *o = r((self.code_with(v, r) - self.zero) * self.scale);
+        })
     }
 }
 
-/// Half to even, in two additions that compilers turn into vectors; integers beyond 2^22 are kept as they are.
-#[inline]
+/// Half to even, in two additions that compilers turn into vectors. Right for codes: what lies beyond 2^21 lies beyond
+/// every code too.
+#[inline(always)]
 fn round(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.;
-    if x.abs() < 4_194_304. { x + MAGIC - MAGIC } else { x.round_ties_even() }
+    x.clamp(-2_097_152., 2_097_152.) + MAGIC - MAGIC
 }
 
 /// Smallest and largest, in eight lanes.
+#[inline(always)]
 fn range(x: &[f32]) -> (f32, f32) {
     let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
     let (whole, rest) = x.as_chunks::<8>();
@@ -130,21 +142,10 @@ fn range(x: &[f32]) -> (f32, f32) {
 }
 
 /// Rounds `x` and writes the result to `out`, a scale for every `group` values.
-#[inline]
+#[inline(always)]
 pub fn snap_row(x: &[f32], out: &mut [f32], format: Int, group: usize, precision: Precision) {
     for (x, out) in x.chunks(group).zip(out.chunks_mut(group)) {
-        let fitted = format.fit(x, precision);
-        if precision == Precision::F32 {
-            // The same arithmetic, where the compiler can see that nothing is rounded in between.
-            let exact = Fitted { precision: Precision::F32, ..fitted };
-            for (o, &v) in out.iter_mut().zip(x) {
-                *o = exact.snap(v);
-            }
-        } else {
-            for (o, &v) in out.iter_mut().zip(x) {
-                *o = fitted.snap(v);
-            }
-        }
+        format.fit(x, precision).snap(x, out);
     }
 }
 
@@ -163,11 +164,7 @@ pub fn fake_quantize(
         Per::Tensor => {
             let all = cpu.flatten_all()?;
             let fitted = format.fit(&all.to_vec1::<f32>()?, precision);
-            rows::map(&cpu, "quantize", |_, x, out| {
-                for (o, &v) in out.iter_mut().zip(x) {
-                    *o = fitted.snap(v);
-                }
-            })?
+            rows::map(&cpu, "quantize", |_, x, out| fitted.snap(x, out))?
         }
         Per::Row | Per::Group => {
             let group = if per == Per::Row { width } else { group.clamp(1, width) };

@@ -95,6 +95,8 @@ impl Store {
     /// Puts a finished cell on disk: whole, or not at all.
     pub fn push(&self, record: &Record, items: &[Item]) -> Result<()> {
         let what = || format!("writing cell {} to `{}`", record.cell, self.dir.display());
+        // Locked before the items are there: another shard that settles now would take them for orphans.
+        let mut file = lock(&self.records_path()).with_context(what)?;
         if matches!(record.status, Status::Done { .. }) {
             let mut text = String::new();
             for item in items {
@@ -105,7 +107,6 @@ impl Store {
         }
         let mut line = serde_json::to_string(record)?;
         line.push('\n');
-        let mut file = lock(&self.records_path()).with_context(what)?;
         let end = file.seek(SeekFrom::End(0)).with_context(what)?;
         if let Err(e) = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()) {
             // A full disk takes half a line: give it back, so that what was computed before stays readable.
@@ -228,7 +229,7 @@ fn same_file(_: &File, _: &Path) -> bool {
 /// Writes a file whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
+    name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;

@@ -167,6 +167,25 @@ impl Study {
                     rule.task
                 );
             }
+            let metric = crate::eval::metrics::metric(&rule.metric);
+            for task in tasks.iter().filter(|t| rule.names_task(&t.suite, &t.name)) {
+                let names = &task.task.metrics;
+                if !names.contains(&rule.metric) {
+                    mistake!(
+                        "study `{label}`: [[gate]] names metric `{}`, which `{}` does not report; it reports: {}",
+                        rule.metric,
+                        task.full_name(),
+                        names.join(", ")
+                    );
+                }
+            }
+            if metric.is_some_and(|m| m.of == "divergence" && !["same_top", "ppl_ratio"].contains(&m.name)) {
+                mistake!(
+                    "study `{label}`: [[gate]] on `{}`: full precision's value is 0, and no factor of it is a limit; \
+                     same_top and ppl_ratio have one",
+                    rule.metric
+                );
+            }
             if !recipes.iter().any(|r| r.name == rule.recipe) {
                 mistake!(
                     "study `{label}`: [[gate]] names recipe `{}`, which the study does not run",

@@ -85,7 +85,7 @@ impl Lm for Counter<'_> {
         self.words.prefix()
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
-        self.tokens += all.iter().map(|s| s.tokens.len()).sum::<usize>();
+        self.tokens += all.iter().map(|s| s.input().len()).sum::<usize>();
         Ok(())
     }
 }
@@ -114,8 +114,7 @@ impl<'a> Engine<'a> {
         first: usize,
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()> {
-        let hidden =
-            self.decoder.hidden(&Batch::new(sequences.iter().map(|s| s.tokens.as_slice())), None, None)?;
+        let hidden = self.decoder.hidden(&Batch::new(sequences.iter().map(Sequence::input)), None, None)?;
         let vocab = self.decoder.spec.vocab;
         let mut at = 0;
         let mut start = 0;
@@ -130,7 +129,7 @@ impl<'a> Engine<'a> {
                     break;
                 }
                 rows.extend(s.rows().map(|r| (at + r) as u32));
-                at += s.tokens.len();
+                at += s.input().len();
                 end += 1;
             }
             let count = rows.len();
@@ -179,9 +178,9 @@ impl Lm for Engine<'_> {
         let mut start = 0;
         while start < sequences.len() {
             let mut end = start + 1;
-            let mut tokens = sequences[start].tokens.len();
-            while end < sequences.len() && tokens + sequences[end].tokens.len() <= self.pack {
-                tokens += sequences[end].tokens.len();
+            let mut tokens = sequences[start].input().len();
+            while end < sequences.len() && tokens + sequences[end].input().len() <= self.pack {
+                tokens += sequences[end].input().len();
                 end += 1;
             }
             self.pass(&sequences[start..end], start, visit)?;

@@ -80,7 +80,8 @@ pub fn plan(
                 let path = format!("{}/{}/{}", opened.name, r.name, t.full_name());
                 let mut picked = glob.as_ref().is_none_or(|g| g.matches(&path));
                 if let Some((i, n)) = pick.shard {
-                    picked &= cells.len() % n == i - 1;
+                    // By recipe, so that a quantized model is made in one shard only.
+                    picked &= (model * study.recipes.len() + recipe) % n == i - 1;
                 }
                 let id = identity(study, opened, r, t, &items[task], device)?;
                 cells.push(Cell { id, model, recipe, task, picked });

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     eval::{self, Lm, Outcomes, choice, choice::Question, divergence, metrics, perplexity},
     mistake,
-    mistake::is_mistake,
+    mistake::{Blame, is_mistake},
     model::load::Opened,
     quant::{
         apply::{self, Sizes},
@@ -131,14 +131,14 @@ pub fn run(
                         limit: study.limit,
                     },
                 };
-                store.push(&record, &items_out)?;
+                store.push(&record, &items_out).blame("results")?;
                 summary.ran += 1;
                 watch(Event::Done { record: &record });
             }
         }
     }
     let order: Vec<String> = plan.cells.iter().map(|c| c.id.clone()).collect();
-    store.settle(&order)?;
+    store.settle(&order).blame("results")?;
     Ok(summary)
 }
 

@@ -11,7 +11,7 @@ pub fn map<F>(x: &Tensor, name: &'static str, f: F) -> Result<Tensor>
 where
     F: Fn(usize, &[f32], &mut [f32]) + Sync + Send,
 {
-    x.contiguous()?.apply_op1_no_bwd(&Map { name, f })
+    x.contiguous()?.apply_op1_no_bwd(&Map { name, arch: pulp::Arch::new(), f })
 }
 
 /// As [`map`], from two matrices of one shape.
@@ -19,7 +19,7 @@ pub fn zip<F>(x: &Tensor, y: &Tensor, name: &'static str, f: F) -> Result<Tensor
 where
     F: Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
 {
-    x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Zip { name, f })
+    x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Zip { name, arch: pulp::Arch::new(), f })
 }
 
 /// The numbers of a contiguous f32 CPU tensor.
@@ -32,6 +32,9 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
 
 struct Map<F> {
     name: &'static str,
+    /// Compiles the loop for each instruction set, and picks at run time. Vectors of any width give the same bits: no
+    /// multiplication is fused with an addition unless the code says so.
+    arch: pulp::Arch,
     f: F,
 }
 
@@ -47,13 +50,14 @@ impl<F: Fn(usize, &[f32], &mut [f32]) + Sync + Send> CustomOp1 for Map<F> {
             .zip(x.par_chunks(width))
             .enumerate()
             .with_min_len(chunk(width))
-            .for_each(|(i, (out, x))| (self.f)(i, x, out));
+            .for_each(|(i, (out, x))| self.arch.dispatch(|| (self.f)(i, x, out)));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
 
 struct Zip<F> {
     name: &'static str,
+    arch: pulp::Arch,
     f: F,
 }
 
@@ -77,7 +81,7 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync + Send> CustomOp2 for Zip<F> {
         out.par_chunks_mut(width)
             .zip(x.par_chunks(width).zip(y.par_chunks(width)))
             .with_min_len(chunk(width))
-            .for_each(|(out, (x, y))| (self.f)(x, y, out));
+            .for_each(|(out, (x, y))| self.arch.dispatch(|| (self.f)(x, y, out)));
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 }

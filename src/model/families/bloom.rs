@@ -67,9 +67,10 @@ impl Family for Bloom {
                 position: Position::Alibi,
                 window: None,
                 scale: 1. / (head_dim as f64).sqrt(),
+                scaled: Scaled::WithAlibi,
                 bias: AttentionBias { qkv: true, out: true },
             },
-            ffn: Ffn::Plain { inner: c.hidden_size.saturating_mul(4), act: Act::GeluTanh, bias: true },
+            ffn: Ffn::Plain { inner: c.hidden_size.saturating_mul(4), act: Act::GeluBloom, bias: true },
         };
         Ok(DecoderSpec {
             vocab: c.vocab_size,

@@ -73,6 +73,7 @@ impl Family for Gpt2 {
                     position: Position::None,
                     window: None,
                     scale: scale * by_layer,
+                    scaled: Scaled::Scores,
                     bias: AttentionBias { qkv: true, out: true },
                 },
                 ffn: Ffn::Plain { inner: c.n_inner.unwrap_or(c.n_embd.saturating_mul(4)), act, bias: true },

@@ -81,6 +81,7 @@ impl Config {
                 position: self.position()?,
                 window: self.sliding_window,
                 scale: 1. / (head_dim as f64).sqrt(),
+                scaled: Scaled::Scores,
                 bias: AttentionBias { qkv: bias, out: bias },
             },
             ffn: Ffn::Gated {

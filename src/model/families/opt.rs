@@ -72,6 +72,7 @@ impl Family for Opt {
                 position: Position::None,
                 window: None,
                 scale: 1. / (head_dim as f64).sqrt(),
+                scaled: Scaled::Queries,
                 bias: AttentionBias { qkv: c.enable_bias, out: c.enable_bias },
             },
             ffn: Ffn::Plain {

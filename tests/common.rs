@@ -1,0 +1,25 @@
+//! What several tests need.
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The program under test.
+pub fn bitsweep() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_bitsweep"))
+}
+
+/// A file or folder of the repository.
+pub fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A file or folder of real data beside the repository; `None`, said aloud, where it is not.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let found = repo("../shared").join(path);
+    if !found.exists() {
+        println!("skipped: ../shared/{path} is not here");
+        return None;
+    }
+    Some(found)
+}

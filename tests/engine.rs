@@ -1,0 +1,162 @@
+//! Nothing that makes the engine quick can move a score: packing, threads, the fused form, the cache.
+use crate::families::{all, gap, logits};
+use bitsweep::{
+    eval::{Lm, Sequence},
+    model::{
+        decoder::{Batch, Cache},
+        load,
+        ops::Kernels,
+    },
+    quant::{apply::apply, recipe::Recipe},
+    study::engine::{Engine, Words},
+    tensor::matmul,
+};
+use candle_core::{Device, Tensor};
+use std::path::Path;
+
+/// Numbers from a fixed formula, spread over (-1, 1).
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut x = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            x as f32 / u32::MAX as f32 * 2. - 1.
+        })
+        .collect()
+}
+
+#[test]
+fn a_row_of_a_product_has_the_same_bits_whatever_stands_beside_it() {
+    for (inner, out) in [(64, 64), (172, 32), (128, 7), (384, 128), (1, 5), (2, 300), (1500, 96)] {
+        let tokens = 70;
+        let x = Tensor::from_vec(noise(tokens * inner, 1), (tokens, inner), &Device::Cpu).unwrap();
+        let w = Tensor::from_vec(noise(out * inner, 2), (out, inner), &Device::Cpu).unwrap();
+        let whole = matmul::linear(&x, &w).unwrap().to_vec2::<f32>().unwrap();
+        for len in [1, 2, 3, 5, 16, 17, 33, 64, 69] {
+            for start in [0, 1, tokens - len] {
+                let part =
+                    matmul::linear(&x.narrow(0, start, len).unwrap(), &w).unwrap().to_vec2::<f32>().unwrap();
+                for (i, row) in part.iter().enumerate() {
+                    assert_eq!(row, &whole[start + i], "{inner} -> {out}: {len} rows from {start}");
+                }
+            }
+        }
+    }
+}
+
+fn sequences() -> Vec<Sequence> {
+    let lengths = [3, 40, 2, 17, 90, 5, 64, 33, 128, 7];
+    lengths
+        .iter()
+        .enumerate()
+        .map(|(i, &n)| Sequence {
+            tokens: (0..n).map(|t| ((t * 31 + i * 7) % 700) as u32).collect(),
+            predict: if i % 2 == 0 { 1..n } else { n / 2 + 1..n },
+        })
+        .collect()
+}
+
+fn bits(engine: &mut Engine, sequences: &[Sequence]) -> Vec<Vec<u32>> {
+    let mut all = Vec::new();
+    engine
+        .score(sequences, &mut |i, logits| {
+            assert_eq!(i, all.len());
+            all.push(logits.rows.iter().map(|x| x.to_bits()).collect());
+            Ok(())
+        })
+        .unwrap();
+    all
+}
+
+#[test]
+fn packing_and_threads_cannot_be_seen_in_a_score() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    for recipe in ["full", "w4a8kv4", "bf16", "kv2"] {
+        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16).unwrap();
+        let engine = |pack| Engine::new(&q.decoder, Words::of(&opened)).with_pack(pack);
+        let sequences = sequences();
+        let want = bits(&mut engine(4096), &sequences);
+        for pack in [1, 50, 200] {
+            assert!(bits(&mut engine(pack), &sequences) == want, "{recipe}: packs of {pack}");
+        }
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert!(one.install(|| bits(&mut engine(4096), &sequences)) == want, "{recipe}: one thread");
+        // The other way round.
+        let reversed: Vec<Sequence> = sequences.iter().rev().cloned().collect();
+        let mut back = bits(&mut engine(4096), &reversed);
+        back.reverse();
+        assert!(back == want, "{recipe}: order");
+    }
+}
+
+#[test]
+fn the_two_forms_of_every_operation_agree() {
+    // Families and variants are held to transformers in both forms; here, lengths that cross blocks of queries.
+    for f in all() {
+        let context = f.decoder.longest().unwrap_or(200).min(200);
+        let tokens: Vec<u32> = (0..context).map(|t| ((t * 13 + t / 7) % f.spec.vocab) as u32).collect();
+        let mut reference = f.decoder.clone();
+        reference.mode.kernels = Kernels::Reference;
+        let gap = gap(&logits(&f.decoder, &tokens), &logits(&reference, &tokens));
+        assert!(gap < 1e-4, "{}: {gap}", f.name);
+    }
+}
+
+#[test]
+fn every_recipe_runs_on_every_family_token_by_token_as_in_one_pass() {
+    for f in all() {
+        for (recipe, slack) in
+            [("kv4", 2e-3), ("w4", 1e-4), ("kv8g3", 2e-3), ("w3a8kv8", 2e-2), ("fp16", 3e-2)]
+        {
+            let q = apply(&Recipe::parse(recipe).unwrap(), &f.decoder, 32).unwrap();
+            let want = logits(&q.decoder, &f.tokens);
+            let mut cache = Cache::default();
+            let mut rows = Vec::new();
+            for token in f.tokens.chunks(1) {
+                let hidden = q.decoder.hidden(&Batch::new([token]), Some(&mut cache), None).unwrap();
+                rows.push(q.decoder.logits(&hidden).unwrap());
+            }
+            // A value on a rounding boundary may fall either way; most do not stand on one.
+            let got = Tensor::cat(&rows, 0).unwrap();
+            let close = (got - want).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(close < slack, "{} {recipe}: {close}", f.name);
+        }
+    }
+}
+
+#[test]
+fn a_residual_window_keeps_the_newest_tokens_exact() {
+    let table = |residual: usize| {
+        let text = format!("name = 'kv'\nkv = {{ bits = 2, residual = {residual} }}");
+        bitsweep::study::sweep::expand("test", &text.parse().unwrap()).unwrap().remove(0)
+    };
+    for f in all().into_iter().filter(|f| ["llama", "bloom", "mistral"].contains(&f.family.name())) {
+        let plain = logits(&f.decoder, &f.tokens);
+        let with = |residual| apply(&table(residual), &f.decoder, 32).unwrap().decoder;
+        // Longer than the text: nothing is quantized.
+        assert!(gap(&logits(&with(1000), &f.tokens), &plain) < 1e-4, "{}", f.name);
+        // None: the same as without a window.
+        let none = apply(&Recipe::parse("kv2").unwrap(), &f.decoder, 32).unwrap().decoder;
+        assert!(gap(&logits(&with(0), &f.tokens), &logits(&none, &f.tokens)) == 0., "{}", f.name);
+        // In between: the one pass is the token-by-token loop, and is neither end.
+        let decoder = with(4);
+        let want = logits(&decoder, &f.tokens);
+        let mut cache = Cache::default();
+        let rows: Vec<Tensor> = f
+            .tokens
+            .chunks(1)
+            .map(|t| {
+                decoder.logits(&decoder.hidden(&Batch::new([t]), Some(&mut cache), None).unwrap()).unwrap()
+            })
+            .collect();
+        let got = Tensor::cat(&rows, 0).unwrap();
+        assert!((got - &want).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap() < 5e-3);
+        assert!(gap(&want, &plain) > 1e-2);
+        // The first four tokens see only exact keys.
+        let head = |t: &Tensor| t.narrow(0, 0, 4).unwrap();
+        assert!(gap(&head(&want), &head(&plain)) < 1e-4, "{}", f.name);
+    }
+}

@@ -1,0 +1,226 @@
+//! Evaluators, against models written by hand.
+use anyhow::Result;
+use bitsweep::{
+    eval::{
+        Lm, Logits, Outcome, Sequence, choice, choice::Question, divergence, metrics::metric, perplexity,
+    },
+    mistake::is_mistake,
+    stats::{self, Share},
+    suite::task::{Profile, Protocol},
+};
+
+const VOCAB: usize = 256;
+const BOS: u32 = 1;
+
+/// Bytes are tokens; the next token's logits are a function of the last one alone.
+struct Bytes<F> {
+    next: F,
+    asked: Vec<Sequence>,
+    context: usize,
+}
+
+fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
+    Bytes { next, asked: Vec::new(), context: 64 }
+}
+
+impl<F: Fn(u32) -> Vec<f32>> Lm for Bytes<F> {
+    fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>> {
+        Ok(specials.then_some(BOS).into_iter().chain(text.bytes().map(u32::from)).collect())
+    }
+    fn context(&self) -> usize {
+        self.context
+    }
+    fn prefix(&self) -> Option<u32> {
+        Some(BOS)
+    }
+    fn score(
+        &mut self,
+        all: &[Sequence],
+        visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for (i, s) in all.iter().enumerate() {
+            let rows: Vec<f32> = s.rows().flat_map(|r| (self.next)(s.tokens[r])).collect();
+            visit(i, Logits { rows: &rows, vocab: VOCAB })?;
+        }
+        self.asked.extend_from_slice(all);
+        Ok(())
+    }
+}
+
+fn value(outcomes: &[(String, Outcome)], name: &str) -> Option<f64> {
+    let m = metric(name).unwrap();
+    let shares: Vec<Share> = outcomes.iter().map(|(_, o)| (m.share)(o).unwrap()).collect();
+    stats::ratio(&shares, m.scale).map(|e| e.value)
+}
+
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() < 1e-6 * b.abs().max(1.), "{a} is not {b}");
+}
+
+/// Knows nothing.
+fn uniform(_: u32) -> Vec<f32> {
+    vec![0.; VOCAB]
+}
+/// Sure that the last token comes again.
+fn parrot(last: u32) -> Vec<f32> {
+    (0..VOCAB as u32).map(|v| if v == last { 50. } else { 0. }).collect()
+}
+
+#[test]
+fn uniform_has_the_vocabulary_for_perplexity_and_a_parrot_one() {
+    let same = "a".repeat(200);
+    for protocol in [Protocol::Windows, Protocol::LlamaCpp] {
+        let run = |lm: &mut dyn Lm| perplexity::joined(lm, &same, protocol, Some(20), None).unwrap();
+        close(value(&run(&mut bytes(uniform)), "perplexity").unwrap(), 256.);
+    }
+    // All but the first window, whose BOS is followed by an `a`.
+    let all = perplexity::joined(&mut bytes(parrot), &same, Protocol::Windows, Some(20), None).unwrap();
+    close(value(&all[1..], "perplexity").unwrap(), 1.);
+    let rolled =
+        perplexity::rolling(&mut bytes(uniform), std::slice::from_ref(&same), None, Profile::Bare).unwrap();
+    close(value(&rolled, "perplexity").unwrap(), 256.);
+    close(value(&rolled, "byte_perplexity").unwrap(), 256.);
+    close(value(&rolled, "bits_per_byte").unwrap(), 8.);
+    let two =
+        perplexity::rolling(&mut bytes(uniform), &["a b".into(), "c".into()], None, Profile::Bare).unwrap();
+    // Four bytes, three words.
+    close(value(&two, "word_perplexity").unwrap(), 256f64.powf(4. / 3.));
+}
+
+#[test]
+fn windows_do_not_overlap_and_the_tail_is_dropped() {
+    let text: String = (0..53).map(|i| char::from(b'a' + i % 26)).collect();
+    let mut lm = bytes(uniform);
+    let all = perplexity::joined(&mut lm, &text, Protocol::Windows, Some(10), None).unwrap();
+    // BOS and 53 bytes are 54 tokens: five windows, four tokens dropped.
+    assert_eq!((all.len(), lm.asked.len()), (5, 5));
+    let tokens: Vec<u32> = lm.asked.iter().flat_map(|s| s.tokens.clone()).collect();
+    assert_eq!(tokens, lm.encode(&text, true).unwrap()[..50]);
+    assert!(lm.asked.iter().all(|s| s.predict == (1..10)));
+}
+
+#[test]
+fn llama_cpp_puts_bos_first_and_scores_the_second_half() {
+    let text = "b".repeat(64);
+    let mut lm = bytes(uniform);
+    perplexity::joined(&mut lm, &text, Protocol::LlamaCpp, Some(16), None).unwrap();
+    assert_eq!(lm.asked.len(), 4);
+    // Predictions are made from positions 8 to 14: 7 = 16 - 1 - 8 of them.
+    assert!(lm.asked.iter().all(|s| s.tokens[0] == BOS && s.predict == (9..16)));
+    let short =
+        perplexity::joined(&mut bytes(uniform), "short", Protocol::LlamaCpp, Some(16), None).unwrap_err();
+    assert!(is_mistake(&short) && short.to_string().contains("two windows"), "{short}");
+}
+
+#[test]
+fn rolling_scores_every_token_once_after_the_prefix() {
+    let mut lm = bytes(uniform);
+    lm.context = 8;
+    let text = "abcdefghijklmnopqrst".to_string();
+    let all = perplexity::rolling(&mut lm, &[text.clone(), "x".into()], None, Profile::Tokenizer).unwrap();
+    let predicted: Vec<u32> = lm.asked.iter().flat_map(|s| s.tokens[s.predict.clone()].to_vec()).collect();
+    let mut want = lm.encode(&text, true).unwrap();
+    want.extend([BOS, u32::from(b'x')]);
+    assert_eq!(predicted, want);
+    // The tokenizer's own BOS after the prefix: twice, as the harness has it.
+    assert_eq!(lm.asked[0].tokens[..3], [BOS, BOS, u32::from(b'a')]);
+    let Outcome::Text(loss) = &all[0].1 else { panic!() };
+    assert_eq!((loss.tokens, loss.bytes, loss.words), (21, 20, 1));
+}
+
+fn question(prompt: &str, endings: &[&str], gold: usize) -> Question {
+    Question {
+        prompt: prompt.into(),
+        delimiter: " ".into(),
+        endings: endings.iter().map(|e| e.to_string()).collect(),
+        gold,
+    }
+}
+
+#[test]
+fn choices_by_sum_by_characters_and_by_bytes() {
+    // `a` costs 1 nat, all else 2, but for the common constant.
+    let next = |_: u32| {
+        (0..VOCAB as u32).map(|v| if v == u32::from(b'a') { -1. } else { -2. }).collect::<Vec<f32>>()
+    };
+    let q =
+        [question("q", &["aaaa", "b"], 1), question("q", &["éé", "bbb"], 0), question("q", &["b", "a"], 1)];
+    let all = choice::run(&mut bytes(next), &q, Profile::Bare).unwrap();
+    let norm = f64::from((-1f32).exp() + 255. * (-2f32).exp()).ln();
+    let Outcome::Choice(answer) = &all[0].1 else { panic!() };
+    close(answer.log_probs[0], -2. - 4. - 5. * norm);
+    close(answer.log_probs[1], -2. - 2. - 2. * norm);
+    assert_eq!((answer.chars.clone(), answer.bytes.clone()), (vec![4, 1], vec![4, 1]));
+    assert_eq!(answer.greedy, [false, false]);
+    let Outcome::Choice(answer) = &all[1].1 else { panic!() };
+    assert_eq!((answer.chars.clone(), answer.bytes.clone()), (vec![2, 3], vec![4, 3]));
+    close(value(&all, "acc").unwrap(), 2. / 3.);
+}
+
+#[test]
+fn white_space_at_a_prompts_end_belongs_to_the_ending() {
+    let mut lm = bytes(uniform);
+    let mut q = question("ab \n", &["c", "dd"], 0);
+    q.delimiter = String::new();
+    choice::run(&mut lm, &[q], Profile::Tokenizer).unwrap();
+    let s = &lm.asked[1];
+    assert_eq!(s.tokens, [BOS, 97, 98, 32, 10, 100, 100]);
+    assert_eq!(s.predict, 3..7);
+}
+
+#[test]
+fn a_long_prompt_loses_its_left() {
+    let mut lm = bytes(uniform);
+    lm.context = 10;
+    choice::run(&mut lm, &[question(&"x".repeat(30), &["yy", "z"], 0)], Profile::Bare).unwrap();
+    // Ten tokens of input, of which the last predict; the ending's own last token is not input.
+    assert_eq!((lm.asked[0].tokens.len(), lm.asked[0].predict.clone()), (11, 8..11));
+    let long = choice::run(&mut lm, &[question("x", &["y".repeat(40).as_str(), "z"], 0)], Profile::Bare);
+    assert!(is_mistake(&long.unwrap_err()));
+}
+
+#[test]
+fn a_model_is_no_distance_from_itself_and_some_from_another() {
+    let text = "some text that is long enough for two windows of twenty tokens";
+    let windows = perplexity::windows(&bytes(parrot), text, Protocol::Windows, Some(20)).unwrap();
+    let same = divergence::run(&mut bytes(parrot), &mut bytes(parrot), &windows).unwrap();
+    for name in ["kl", "kl_reverse", "js", "delta_p", "rms_delta_p"] {
+        assert_eq!(value(&same, name), Some(0.), "{name}");
+    }
+    assert_eq!((value(&same, "same_top"), value(&same, "ppl_ratio")), (Some(1.), Some(1.)));
+    let other = divergence::run(&mut bytes(uniform), &mut bytes(parrot), &windows).unwrap();
+    // KL(parrot || uniform) = ln 256, but for the parrot's own small doubt.
+    assert!((value(&other, "kl").unwrap() - 256f64.ln()).abs() < 1e-6);
+    assert!(
+        value(&other, "kl_reverse").unwrap() > 40. && value(&other, "js").unwrap() < std::f64::consts::LN_2
+    );
+    let uniform_ppl = 256.;
+    let parrot_ppl = {
+        let all = perplexity::joined(&mut bytes(parrot), text, Protocol::Windows, Some(20), None).unwrap();
+        value(&all, "perplexity").unwrap()
+    };
+    close(value(&other, "ppl_ratio").unwrap(), uniform_ppl / parrot_ppl);
+}
+
+#[test]
+fn llama_cpps_own_error_treats_tokens_as_independent() {
+    let text = "abracadabra, abracadabra, abracadabra, abracadabra";
+    let next =
+        |last: u32| (0..VOCAB as u32).map(|v| -((v as f32 - last as f32).abs()) / 9.).collect::<Vec<f32>>();
+    let all = perplexity::joined(&mut bytes(next), text, Protocol::LlamaCpp, Some(16), None).unwrap();
+    let outcomes: Vec<Outcome> = all.iter().map(|(_, o)| o.clone()).collect();
+    let mut lm = bytes(next);
+    let windows = perplexity::windows(&lm, text, Protocol::LlamaCpp, Some(16)).unwrap();
+    let mut nll = Vec::new();
+    lm.score(&windows, &mut |i, logits| {
+        let w = &windows[i];
+        nll.extend(logits.score(&w.tokens[w.predict.clone()]).iter().map(|s| -s.0));
+        Ok(())
+    })
+    .unwrap();
+    let n = nll.len() as f64;
+    let mean = nll.iter().sum::<f64>() / n;
+    let variance = nll.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let want = mean.exp() * (variance / (n - 1.)).sqrt();
+    close(bitsweep::eval::metrics::independent_stderr(&outcomes).unwrap(), want);
+}

@@ -1,0 +1,223 @@
+//! Every family and variant computes what transformers computes: tiny random checkpoints of `tests/make.py`, logits
+//! within 1e-4, in one pass and token by token.
+use crate::common::repo;
+use anyhow::Result;
+use bitsweep::model::{
+    checkpoint::{Checkpoint, shard_names},
+    decoder::{Batch, Cache, Decoder},
+    families::{self, FAMILIES, Family},
+    ops::{Kernels, Precision},
+    site::{Role, Site},
+    spec::{DecoderSpec, Param},
+};
+use candle_core::{DType, Device, Tensor};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+pub struct Fixture {
+    pub name: String,
+    pub dir: PathBuf,
+    pub spec: DecoderSpec,
+    pub decoder: Decoder,
+    pub tokens: Vec<u32>,
+    pub family: &'static dyn Family,
+}
+
+pub fn load(dir: &Path) -> Result<Fixture> {
+    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(dir.join("config.json"))?)?;
+    let family = families::of(&config)?;
+    let mut spec = family.spec(&config)?;
+    let index = dir.join("model.safetensors.index.json");
+    let paths = match index.exists() {
+        true => shard_names(&fs::read_to_string(&index)?)?.iter().map(|n| dir.join(n)).collect(),
+        false => vec![dir.join("model.safetensors")],
+    };
+    let checkpoint = Checkpoint::open(&paths)?;
+    spec.head.tied |= !checkpoint.has(family, &spec, Param::Weight(Site::end(Role::Head)));
+    checkpoint.check(family, &spec)?;
+    let decoder = Decoder::build(spec.clone(), &Device::Cpu, |p, shape| {
+        checkpoint.load(family, &spec, p, shape, &Device::Cpu)
+    })?;
+    let expected = candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu)?;
+    let tokens = expected["tokens"].to_dtype(DType::U32)?.to_vec1()?;
+    let name = format!("{}/{}", family.name(), dir.file_name().unwrap().to_string_lossy());
+    Ok(Fixture { name, dir: dir.into(), spec, decoder, tokens, family })
+}
+
+pub fn all() -> Vec<Fixture> {
+    let mut dirs = Vec::new();
+    for family in FAMILIES {
+        let root = repo("tests/fixtures").join(family.name());
+        let before = dirs.len();
+        dirs.extend(
+            fs::read_dir(&root)
+                .unwrap()
+                .map(|d| d.unwrap().path())
+                .filter(|d| d.join("config.json").exists()),
+        );
+        assert!(dirs.len() > before, "family `{}` has no fixture", family.name());
+    }
+    dirs.sort();
+    dirs.iter().map(|d| load(d).unwrap_or_else(|e| panic!("{}: {e:#}", d.display()))).collect()
+}
+
+fn expected(fixture: &Fixture, file: &str) -> Option<Tensor> {
+    let path = fixture.dir.join(file);
+    path.exists().then(|| candle_core::safetensors::load(path, &Device::Cpu).unwrap()["logits"].clone())
+}
+
+pub fn logits(decoder: &Decoder, tokens: &[u32]) -> Tensor {
+    let hidden = decoder.hidden(&Batch::new([tokens]), None, None).unwrap();
+    decoder.logits(&hidden).unwrap()
+}
+
+pub fn gap(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+fn rms(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let mut worst: BTreeMap<String, f32> = BTreeMap::new();
+    for f in all() {
+        let want = expected(&f, "expected.safetensors").unwrap();
+        for kernels in [Kernels::Fused, Kernels::Reference] {
+            let mut decoder = f.decoder.clone();
+            decoder.mode.kernels = kernels;
+            let gap = gap(&logits(&decoder, &f.tokens), &want);
+            assert!(gap < 1e-4, "{} ({kernels:?}): {gap}", f.name);
+            let at = worst.entry(f.name.clone()).or_default();
+            *at = at.max(gap);
+        }
+    }
+    for (name, gap) in worst {
+        println!("{name:24} {gap:.1e}");
+    }
+}
+
+#[test]
+fn token_by_token_is_the_full_pass() {
+    for f in all() {
+        let want = expected(&f, "expected.safetensors").unwrap();
+        let mut cache = Cache::default();
+        // A prompt of three, then one at a time.
+        let (head, rest) = f.tokens.split_at(3);
+        let mut rows = Vec::new();
+        for piece in std::iter::once(head).chain(rest.chunks(1)) {
+            let hidden = f.decoder.hidden(&Batch::new([piece]), Some(&mut cache), None).unwrap();
+            rows.push(f.decoder.logits(&hidden).unwrap());
+        }
+        let gap = gap(&Tensor::cat(&rows, 0).unwrap(), &want);
+        assert!(gap < 1e-4, "{}: {gap}", f.name);
+    }
+}
+
+/// Half precision cannot agree bit for bit: sums run in another order, and one rounding that falls the other way moves
+/// everything after it. What can be asked is that our distance from transformers' half precision is well below that
+/// half precision's own distance from f32: that it is *that* rounding which we imitate.
+#[test]
+fn half_precision_rounds_where_transformers_rounds() {
+    let mut far = Vec::new();
+    let mut seen = 0;
+    for f in all() {
+        let full = expected(&f, "expected.safetensors").unwrap();
+        for (precision, file) in
+            [(Precision::BF16, "expected-bf16.safetensors"), (Precision::F16, "expected-fp16.safetensors")]
+        {
+            let Some(want) = expected(&f, file) else { continue };
+            seen += 1;
+            let mut decoder = f.decoder.in_precision(precision).unwrap();
+            let fused = logits(&decoder, &f.tokens);
+            decoder.mode.kernels = Kernels::Reference;
+            let reference = logits(&decoder, &f.tokens);
+            for (got, form) in [(fused, "fused"), (reference, "reference")] {
+                let (ours, own) = (rms(&got, &want), rms(&full, &want));
+                println!(
+                    "{} {} {form}: {ours:.1e} from transformers', which is {own:.1e} from f32",
+                    f.name,
+                    precision.name()
+                );
+                if ours > 0.6 * own {
+                    far.push(format!("{} {} {form}: {ours} of {own}", f.name, precision.name()));
+                }
+            }
+        }
+    }
+    assert!(far.is_empty(), "{far:#?}");
+    assert!(seen >= 8, "{seen} goldens in half precision");
+}
+
+/// The second reference: candle-transformers, for the families that it has, at the last position.
+#[test]
+fn last_logits_are_those_of_candle_transformers() {
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::{llama, mistral};
+    let mut seen = 0;
+    for f in all() {
+        let weights = f.dir.join("model.safetensors");
+        if !weights.exists() || !["llama", "mistral"].contains(&f.family.name()) {
+            continue;
+        }
+        let config = fs::read(f.dir.join("config.json")).unwrap();
+        let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+        for tensor in tensors.values_mut().filter(|t| t.dtype() != DType::U8) {
+            *tensor = tensor.to_dtype(DType::F32).unwrap();
+        }
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        // Its Mistral lets a token see one more than the window; before the window is full, that is nothing.
+        let window = f.spec.blocks[0].attention.window.unwrap_or(usize::MAX);
+        let tokens = &f.tokens[..f.tokens.len().min(window)];
+        let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let theirs = match (f.family.name(), f.dir.file_name().unwrap().to_str().unwrap()) {
+            // What its LLaMA does not read: biases, heads of another width, rope_parameters, linear scaling.
+            ("llama", "mha-untied" | "gqa-tied" | "bf16") => {
+                let config: llama::LlamaConfig = serde_json::from_slice(&config).unwrap();
+                let config = config.into_config(false);
+                let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
+                llama::Llama::load(vb, &config).unwrap().forward(&input, 0, &mut cache).unwrap()
+            }
+            ("mistral", _) => {
+                let Ok(config) = serde_json::from_slice::<mistral::Config>(&config) else { continue };
+                if config.head_dim.is_some()
+                    && config.num_attention_heads * config.head_dim.unwrap() != config.hidden_size
+                {
+                    continue;
+                }
+                let mut model = mistral::Model::new(&config, vb).unwrap();
+                model.forward(&input, 0).unwrap().squeeze(1).unwrap()
+            }
+            _ => continue,
+        };
+        seen += 1;
+        let last = tokens.len() - 1;
+        let ours = logits(&f.decoder, tokens).narrow(0, last, 1).unwrap();
+        let gap = gap(&ours, &theirs);
+        println!("{}: {gap:.1e}", f.name);
+        assert!(gap < 1e-4, "{}: {gap}", f.name);
+    }
+    assert!(seen >= 3, "{seen} compared");
+}
+
+#[test]
+fn names_and_types_are_each_once() {
+    let mut names: Vec<&str> = FAMILIES.iter().map(|f| f.name()).collect();
+    let mut types: Vec<&str> = FAMILIES.iter().flat_map(|f| f.model_types().iter().copied()).collect();
+    let (n, t) = (names.len(), types.len());
+    names.sort_unstable();
+    names.dedup();
+    types.sort_unstable();
+    types.dedup();
+    assert_eq!((names.len(), types.len()), (n, t));
+}
+
+#[test]
+fn an_unknown_family_is_told_the_nearest() {
+    let error = families::of(&serde_json::json!({"model_type": "lama"})).err().unwrap().to_string();
+    assert!(error.contains("did you mean `llama`?") && error.contains("bloom"), "{error}");
+}
