@@ -1,0 +1,231 @@
+//! What people type and what they get: help, results on stdout, progress on stderr, exit codes.
+use crate::kit::{Desk, cell};
+use std::{collections::BTreeMap, fs};
+
+/// A contract: people's scripts read them.
+const COLUMNS: &str = "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,\
+                       ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds";
+
+#[test]
+fn help_and_version() {
+    let desk = Desk::empty();
+    let help = desk.run(&["--help"]).expect(0).out;
+    for verb in ["run", "plan", "report", "gate", "list"] {
+        assert!(help.contains(&format!("  {verb}")), "{help}");
+        let own = desk.run(&[verb, "--help"]).expect(0).out;
+        assert!(own.contains("Usage: bitsweep"), "{own}");
+    }
+    assert!(help.contains("Exit codes: 0 fine, 1 a gate found a regression or a cell failed, 2 a mistake"));
+    assert!(desk.run(&["-V"]).expect(0).out.starts_with("bitsweep 0."));
+    for wrong in [&["--frobnicate"][..], &["run", "--frobnicate"], &["gate"], &["list", "nothing"]] {
+        assert!(desk.run(wrong).expect(2).out.is_empty());
+    }
+}
+
+#[test]
+fn lists() {
+    let desk = Desk::empty();
+    for (kind, entries) in [
+        ("models", &["builtin:llama", "org/name"][..]),
+        ("families", &["llama", "mistral", "opt", "bloom", "gpt2"]),
+        ("recipes", &["full", "w8a8", "kv4g32"]),
+        ("methods", &["rtn"]),
+        ("formats", &["asymmetric", "symmetric", "half to even", "groups", "skipped"]),
+        ("tasks", &["microworld/text", "microworld/facts", "divergence"]),
+        ("metrics", &["perplexity", "acc_norm", "kl_reverse", "ppl_ratio"]),
+        ("charts", &["weights", "kv"]),
+        ("studies", &["quickstart"]),
+    ] {
+        let out = desk.run(&["list", kind]).expect(0).out;
+        for entry in entries {
+            assert!(out.contains(entry), "{kind}: {out}");
+        }
+        assert!(desk.run(&["list"]).expect(0).out.contains(&out));
+    }
+}
+
+#[test]
+fn plan_then_run_then_plan() {
+    let desk = Desk::new();
+    let study = desk.arg("study.toml");
+    let out = desk.arg("out");
+    let plan = desk.run(&["plan", &study, "--out", &out]).expect(0).out;
+    assert!(
+        plan.contains("16 cells to run") && plan.contains("m/w8a8/quiz") && plan.contains("llama"),
+        "{plan}"
+    );
+    assert!(!desk.path("out").exists(), "a plan leaves nothing");
+    // No verb means `run`; stdout is the table and nothing else.
+    let ran = desk.run(&[&study, "--out", &out]).expect(0);
+    assert!(ran.out.starts_with("## m: llama") && ran.out.contains("| w8a8"), "{}", ran.out);
+    assert!(!ran.out.contains("cells") && ran.err.contains("16 cells, 0 of them done before"), "{}", ran.err);
+    assert!(ran.err.contains("report.html"));
+    assert_eq!(desk.read("out/table.md").trim_end(), ran.out.trim_end());
+    let again = desk.run(&["run", &study, "--out", &out]).expect(0);
+    assert_eq!(again.out, ran.out);
+    assert!(again.err.contains("0 cells run, 16 kept"), "{}", again.err);
+    let plan = desk.run(&["plan", &study, "--out", &out]).expect(0).out;
+    assert!(plan.contains("0 cells to run") && !plan.contains("to run |"), "{plan}");
+}
+
+#[test]
+fn a_study_leaves_what_it_says() {
+    let desk = Desk::new();
+    desk.go().expect(0);
+    let csv = desk.read("out/table.csv");
+    assert_eq!(csv.lines().next(), Some(COLUMNS));
+    let mut table = csv::Reader::from_reader(csv.as_bytes());
+    let rows: Vec<BTreeMap<String, String>> = table.deserialize().map(Result::unwrap).collect();
+    // Two models, four recipes; one metric of the text and two of the quiz.
+    assert_eq!(rows.len(), 2 * 4 * 3);
+    for row in &rows {
+        let full = row["recipe"] == "full";
+        for key in
+            ["model", "family", "params", "value", "stderr", "n", "full", "delta", "relative", "seconds"]
+        {
+            // 0 of 0 is nothing.
+            let zero = key == "relative" && row["full"].parse::<f64>().unwrap() == 0.;
+            assert!(zero || !row[key].is_empty(), "{key} in {row:?}");
+        }
+        assert_eq!(row["p_value"].is_empty(), full, "{row:?}");
+        assert_eq!(row["status"], "done");
+    }
+    let bits: Vec<&str> = rows.iter().map(|r| r["weight_bits"].as_str()).take(12).step_by(3).collect();
+    assert_eq!(bits, ["16", "4", "8", "16"]);
+    for record in desk.records() {
+        let name = cell(&record);
+        let items = desk.read(&format!("out/items/{}.jsonl", record["cell"].as_str().unwrap()));
+        assert!(!items.is_empty(), "{name}");
+        for key in ["model", "recipe", "task", "cost", "made_by", "schema"] {
+            assert!(!record[key].is_null(), "{key} of {name}");
+        }
+        if name.contains("/w4/") {
+            let weights = &record["recipe"]["settings"]["weights"];
+            for key in ["scheme", "zero", "axis", "group", "range"] {
+                assert!(!weights[key].is_null(), "{key}: {weights}");
+            }
+        }
+    }
+    let names: Vec<String> = fs::read_dir(desk.path("out"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for name in ["records.jsonl", "items", "table.csv", "table.md", "report.html"] {
+        assert!(names.iter().any(|n| n == name), "{name} of {names:?}");
+    }
+    for kind in [".svg", ".png"] {
+        assert!(names.iter().filter(|n| n.ends_with(kind)).count() >= 3, "{names:?}");
+    }
+}
+
+#[test]
+fn report_draws_from_records_alone() {
+    let desk = Desk::new();
+    desk.go().expect(0);
+    let before = crate::kit::snapshot(&desk.path("out"));
+    for name in
+        before.keys().filter(|n| *n != "records.jsonl" && *n != "gates.json" && !n.starts_with("items"))
+    {
+        fs::remove_file(desk.path("out").join(name)).unwrap();
+    }
+    // Not even the models are there any more.
+    fs::remove_dir_all(desk.path("m")).unwrap();
+    fs::remove_dir_all(desk.path("n")).unwrap();
+    let ran = desk.run(&["report", &desk.arg("out")]).expect(0);
+    assert!(ran.out.starts_with("## m: llama"));
+    crate::kit::assert_same(&before, &crate::kit::snapshot(&desk.path("out")), "drawn again");
+}
+
+#[test]
+fn gates() {
+    let desk = Desk::new();
+    // A model that has learned something: random weights lose nothing by rounding.
+    let write = |rest: &str| {
+        let head = "about = 'x'\nmodels = ['builtin:llama']\ntasks = ['microworld/text']\nlimit = 40\n";
+        desk.write("study.toml", format!("{head}{rest}"));
+    };
+    write("recipes = ['w8', 'w2']\n");
+    desk.go().expect(0);
+    let (out, other) = (desk.arg("out"), desk.arg("other"));
+    let same = desk.run(&["gate", &out, "--baseline", &desk.arg("out/records.jsonl")]).expect(0);
+    assert!(same.out.contains("gate: 9 of 9 passed"), "{}", same.out);
+    // The quantizer got worse: what was 8 bits is 2 now.
+    write(
+        "[[recipe]]\nname = 'w8'\nweights = { method = 'rtn', bits = 2 }\n\
+         [[recipe]]\nname = 'w2'\nweights = { method = 'rtn', bits = 2 }\n",
+    );
+    desk.run(&["run", &desk.arg("study.toml"), "--out", &other]).expect(0);
+    let worse = desk.run(&["gate", &other, "--baseline", &out]).expect(1);
+    let bad: Vec<&str> = worse.out.lines().filter(|l| l.starts_with("FAIL")).collect();
+    assert!(
+        bad.iter().any(
+            |l| l.contains("builtin:llama / w8 / microworld/text / perplexity") && l.contains("paired p")
+        ),
+        "{}",
+        worse.out
+    );
+    assert!(bad.iter().all(|l| l.contains("/ w8 /")), "{}", worse.out);
+    // A cell that is no longer there.
+    write("recipes = ['w8']\n");
+    desk.run(&["run", &desk.arg("study.toml"), "--out", &desk.arg("less")]).expect(0);
+    let less = desk.run(&["gate", &desk.arg("less"), "--baseline", &out]).expect(1);
+    assert!(less.out.contains("but not among the records"), "{}", less.out);
+}
+
+#[test]
+fn a_studys_own_gate() {
+    let desk = Desk::new();
+    let with = |worst: f64| {
+        desk.write(
+            "study.toml",
+            format!(
+                "about = 'x'\nmodels = ['builtin:llama']\ntasks = ['microworld/text']\nlimit = 40\n\
+                 recipes = ['w2']\n[[gate]]\ntask = 'microworld/text'\nmetric = 'perplexity'\nrecipe = 'w2'\n\
+                 worst = {worst}\n"
+            ),
+        );
+        desk.go()
+    };
+    assert!(with(1.0001).expect(1).out.contains("FAIL  builtin:llama / w2 / microworld/text / perplexity"));
+    let fine = with(1000.).expect(0);
+    assert!(fine.out.contains("gate: 1 of 1 passed"), "{}", fine.out);
+    desk.run(&["gate", &desk.arg("out")]).expect(0);
+}
+
+#[test]
+fn data_can_be_pointed_elsewhere() {
+    let desk = Desk::small();
+    desk.go().expect(0);
+    let before = desk.records()[0]["metrics"].clone();
+    desk.write("mine.txt", "my own words ".repeat(30));
+    let set = format!("data.text={}", desk.arg("mine.txt"));
+    desk.run(&["run", &desk.arg("study.toml"), "--out", &desk.arg("set"), "--set", &set]).expect(0);
+    desk.write("data/text/text.txt", "my own words ".repeat(30));
+    let (study, out) = (desk.arg("study.toml"), desk.arg("env"));
+    let ran = desk
+        .bitsweep(&["run", &study, "--out", &out])
+        .env("BITSWEEP_DATA", desk.path("data"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success());
+    let metrics = |folder: &str| crate::kit::records(&desk.path(folder))[0]["metrics"].clone();
+    assert_eq!(metrics("set"), metrics("env"));
+    assert_ne!(metrics("set"), before);
+}
+
+#[test]
+fn lists_in_a_recipe_are_axes_and_set_reaches_them() {
+    let desk = Desk::new();
+    desk.write(
+        "study.toml",
+        "about = 'x'\nmodels = ['m']\ntasks = ['text.toml']\n[[recipe]]\nname = 'w{weights.bits}kv{kv.bits}'\n\
+         weights = { method = 'rtn', bits = [8, 4], group = 16 }\nkv = { bits = [8, 2] }\n",
+    );
+    desk.go().expect(0);
+    let names: Vec<String> = desk.records().iter().map(cell).collect();
+    assert_eq!(names, ["m/full/text", "m/w8kv8/text", "m/w8kv2/text", "m/w4kv8/text", "m/w4kv2/text"]);
+    let (study, out) = (desk.arg("study.toml"), desk.arg("set"));
+    desk.run(&["run", &study, "--out", &out, "--set", "recipe.0.weights.bits=[3]"]).expect(0);
+    let names: Vec<String> = crate::kit::records(&desk.path("set")).iter().map(cell).collect();
+    assert_eq!(names, ["m/full/text", "m/w3kv8/text", "m/w3kv2/text"]);
+}

@@ -81,7 +81,8 @@ impl Desk {
         let desk = Self::empty();
         desk.model("m", "llama/bf16");
         desk.model("n", "gpt2/scaled");
-        let text: String = (0..12).map(|i| format!("the {} cat sat. a dog {} ran\n", "big ".repeat(i % 3), i)).collect();
+        let text: String =
+            (0..12).map(|i| format!("the {} cat sat. a dog {} ran\n", "big ".repeat(i % 3), i)).collect();
         desk.write("text.txt", text);
         let quiz: Vec<String> = (0..10)
             .map(|i| {

@@ -1,5 +1,9 @@
 //! Every integration test, in one binary: candle links once. Grouped by what they guarantee.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+/// Mistakes in what the program is handed.
+mod bad_input;
+/// What people type and what they get.
+mod cli;
 mod common;
 /// A window of cached decoding is the full pass; a reference form is the fused one.
 mod engine;
@@ -9,10 +13,13 @@ mod evaluators;
 mod families;
 /// Loading from the Hub, against a server on loopback.
 mod hub;
+mod kit;
 /// What llama.cpp prints.
 mod llama_cpp;
 /// Same records, same bytes.
 mod report;
+/// Stopped and run again is run once.
+mod resume;
 /// The rounding rule, bit for bit, and what every method must do.
 mod rounding;
 /// A real model's twelve perplexities.

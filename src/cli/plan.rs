@@ -1,6 +1,7 @@
 //! `bitsweep plan`.
 use super::{Exit, StudyArgs, progress::Progress};
 use crate::{
+    mistake::Blame,
     results::{Status, Store},
     study::{plan, run::count},
 };
@@ -24,7 +25,7 @@ impl Plan {
         let plan = plan::plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
         let out = self.study.out(&study);
         let known: BTreeMap<String, Status> = match Store::open(&out) {
-            Ok(store) => store.records()?.into_iter().map(|r| (r.cell, r.status)).collect(),
+            Ok(store) => store.records().blame("results")?.into_iter().map(|r| (r.cell, r.status)).collect(),
             Err(_) => BTreeMap::new(),
         };
         println!("{}: {}", study.name, study.about);

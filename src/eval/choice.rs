@@ -4,7 +4,7 @@
 //! together and split where the prompt's own tokens end; white space at the end of a prompt moves to the ending first.
 use super::{Lm, Names, Outcome, Outcomes, Sequence};
 use crate::{mistake, suite::task::Profile};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// One question, rendered.
@@ -56,7 +56,9 @@ pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<
             mistake!("item {}: {} endings, and gold is number {}", i + 1, q.endings.len(), q.gold);
         }
         for ending in &q.endings {
-            sequences.push(request(lm, &q.prompt, &format!("{}{ending}", q.delimiter), profile)?);
+            let continuation = format!("{}{ending}", q.delimiter);
+            let sequence = request(lm, &q.prompt, &continuation, profile);
+            sequences.push(sequence.with_context(|| format!("item {}", i + 1))?);
         }
     }
     let mut scores = Vec::with_capacity(sequences.len());

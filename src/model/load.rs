@@ -116,6 +116,11 @@ pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<O
         bos: special(&tokenizer, &tokenizer_config, &config, "bos"),
         eos: special(&tokenizer, &tokenizer_config, &config, "eos"),
     };
+    for (role, id) in [("bos", special.bos), ("eos", special.eos)] {
+        if let Some(id) = id.filter(|&id| id as usize >= spec.vocab) {
+            mistake!("`{config_label}`: {role} token {id} is outside the vocabulary of {}", spec.vocab);
+        }
+    }
     let revision = match files.revision {
         Some(commit) => commit,
         None => {

@@ -317,6 +317,12 @@ impl Ffn {
     }
 }
 
+/// As many blocks as a config says, refused before they are made where no model has as many.
+pub fn blocks(count: usize, block: impl FnMut(usize) -> BlockSpec) -> Result<Vec<BlockSpec>> {
+    ensure!((1..=10_000).contains(&count), "the number of layers is {count}: it must be 1 to 10000");
+    Ok((0..count).map(block).collect())
+}
+
 impl DecoderSpec {
     /// Refuses sizes that no decoder can have, before anything divides by them.
     pub fn check(&self) -> Result<()> {
@@ -328,11 +334,10 @@ impl DecoderSpec {
         sane("the hidden size", self.hidden)?;
         sane("the context", self.context)?;
         sane("the embedding's width", self.embed.project.unwrap_or(1))?;
-        ensure!(
-            (1..=10_000).contains(&self.blocks.len()),
-            "the number of layers is {}: it must be 1 to 10000",
-            self.blocks.len()
-        );
+        let norms = self.blocks.iter().map(|b| b.norm).chain(self.norm).chain(self.embed.norm);
+        for NormSpec { eps, .. } in norms {
+            ensure!(eps >= 0. && eps.is_finite(), "a norm's eps is {eps}: it must be 0 or more");
+        }
         for block in &self.blocks {
             let a = &block.attention;
             sane("the number of heads", a.heads)?;

@@ -30,6 +30,8 @@ pub struct Drawn {
 
 /// Draws everything into the store's folder. Charts that an earlier report left and this one does not have are removed.
 pub fn draw(store: &Store) -> Result<Drawn> {
+    // Two shards that end together draw one after the other.
+    let _held = store.hold()?;
     let frame = Frame::read(store)?;
     let mut pictures = Vec::new();
     for chart in charts::CHARTS {

@@ -63,6 +63,11 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps other processes from writing to the folder until it is dropped.
+    pub fn hold(&self) -> Result<File> {
+        lock(&self.records_path())
+    }
+
     /// Every record, the newest of each cell, in the file's order.
     pub fn records(&self) -> Result<Vec<Record>> {
         match self.records_path() {
@@ -77,6 +82,7 @@ impl Store {
 
     /// Keeps the study's rules beside its records.
     pub fn set_rules(&self, rules: &[Rule]) -> Result<()> {
+        let _held = self.hold()?;
         let mut text = serde_json::to_vec_pretty(rules)?;
         text.push(b'\n');
         replace(&self.dir.join("gates.json"), &text)
@@ -139,11 +145,15 @@ impl Store {
             .filter(|r| matches!(r.status, Status::Done { .. }))
             .map(|r| format!("{}.jsonl", r.cell))
             .collect();
-        for entry in fs::read_dir(self.dir.join("items"))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".tmp") || (name.ends_with(".jsonl") && !known.contains(&name)) {
-                fs::remove_file(entry.path())?;
+        for (folder, items) in [(self.dir.clone(), false), (self.dir.join("items"), true)] {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let orphan = items && name.ends_with(".jsonl") && !known.contains(&name);
+                // Whoever is writing holds the lock: a temporary file now is one that a kill left.
+                if name.ends_with(".tmp") || orphan {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Ok(())
@@ -152,15 +162,16 @@ impl Store {
 
 /// Every record of a file, the newest of each cell, in the file's order.
 pub fn read_records(path: &Path) -> Result<Vec<Record>> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))?;
+    let text = fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
+    let lines = || text.split(|&b| b == b'\n');
     let mut records: Vec<Record> = Vec::new();
     let mut place = BTreeMap::new();
-    let last = text.lines().count();
-    for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let record: Record = match serde_json::from_str(line) {
+    let last = lines().count();
+    for (number, line) in lines().enumerate().filter(|(_, l)| !l.trim_ascii().is_empty()) {
+        let record: Record = match serde_json::from_slice(line) {
             Ok(record) => record,
             // Somebody else may be appending it right now.
-            Err(_) if number + 1 == last && !text.ends_with('\n') => break,
+            Err(_) if number + 1 == last => break,
             Err(e) => bail!("`{}` line {}: not a record: {e}", path.display(), number + 1),
         };
         ensure!(
@@ -229,7 +240,7 @@ fn same_file(_: &File, _: &Path) -> bool {
 /// Writes a file whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(".tmp");
     let temporary = path.with_file_name(name);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;

@@ -62,7 +62,8 @@ pub fn run(
     watch: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     let done: BTreeSet<String> = store
-        .records()?
+        .records()
+        .blame("results")?
         .into_iter()
         .filter(|r| !matches!(r.status, Status::Failed { .. }))
         .map(|r| r.cell)
@@ -102,6 +103,7 @@ pub fn run(
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
                         evaluate(&mut lm, &mut reference, study.limit, task, items)
+                            .with_context(|| format!("`{}`", task.label))
                     }
                     Err(e) => Err(repeat(e)),
                 };
@@ -305,7 +307,7 @@ pub fn count(
 ) -> Result<Load> {
     let words = Words::of(opened);
     let (mut lm, mut reference) = (Counter::new(words), Counter::new(words));
-    evaluate(&mut lm, &mut reference, limit, task, items)?;
+    evaluate(&mut lm, &mut reference, limit, task, items).with_context(|| format!("`{}`", task.label))?;
     let twice = if matches!(task.task.ask, Ask::Divergence(_)) { 2. } else { 1. };
     let tokens = lm.tokens as f64 * twice;
     let spec = &opened.spec;

@@ -1,7 +1,7 @@
 //! Lists in a recipe's table are axes: `weights = { bits = [4, 3] }` is two recipes.
 //!
 //! A name says them by placeholder: `{weights.bits}`, or `{bits}` for the lists of that key in the table's order.
-use crate::{mistake, quant::recipe::Recipe, quant::recipe::Table};
+use crate::{mistake, mistake::Blame, quant::recipe::Recipe, quant::recipe::Table};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use toml::Value;
@@ -39,7 +39,7 @@ pub fn expand(label: &str, table: &toml::Table) -> Result<Vec<Recipe>> {
                 mistake!("`{label}`: [[recipe]] `{path}`: {}", e.into_inner().to_string().trim());
             }
         };
-        let recipe = Recipe::from_table(table)?;
+        let recipe = Recipe::from_table(table).blame(format!("`{label}`"))?;
         if !names.insert(recipe.name.clone()) {
             mistake!(
                 "`{label}`: two recipes are called `{}`; name its lists, as in `w{{weights.bits}}`",

@@ -63,7 +63,7 @@ pub fn load(label: &str, task: &Task, place: &Place, instead: Option<&Path>) -> 
     if rows.is_empty() {
         mistake!("`{label}`: its data holds no items");
     }
-    let cleaner = Cleaner::new(&task.clean)?;
+    let cleaner = Cleaner::new(&task.clean).blame(format!("`{label}`"))?;
     let rows = rows
         .into_iter()
         .map(|mut row| {

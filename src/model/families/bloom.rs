@@ -77,7 +77,7 @@ impl Family for Bloom {
             hidden: c.hidden_size,
             context: c.seq_length.unwrap_or(2048),
             embed: EmbedSpec { norm: Some(norm), ..EmbedSpec::default() },
-            blocks: vec![block; c.n_layer],
+            blocks: blocks(c.n_layer, |_| block.clone())?,
             norm: Some(norm),
             head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
         })

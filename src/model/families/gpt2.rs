@@ -87,7 +87,7 @@ impl Family for Gpt2 {
                 positions: Some(LearnedPositions { first: 0, rows: c.n_positions }),
                 ..EmbedSpec::default()
             },
-            blocks: (0..c.n_layer.min(10_001)).map(block).collect(),
+            blocks: blocks(c.n_layer, block)?,
             norm: Some(norm),
             head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
         })

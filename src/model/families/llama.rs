@@ -95,7 +95,7 @@ impl Config {
             hidden: self.hidden_size,
             context: self.max_position_embeddings,
             embed: EmbedSpec::default(),
-            blocks: vec![block; self.num_hidden_layers],
+            blocks: blocks(self.num_hidden_layers, |_| block.clone())?,
             norm: Some(norm),
             head: HeadSpec { tied: self.tie_word_embeddings, bias: false },
         })

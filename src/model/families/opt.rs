@@ -94,7 +94,7 @@ impl Family for Opt {
                 norm: None,
                 project: c.word_embed_proj_dim.filter(|&d| d != c.hidden_size),
             },
-            blocks: vec![block; c.num_hidden_layers],
+            blocks: blocks(c.num_hidden_layers, |_| block.clone())?,
             norm: (c.do_layer_norm_before && !c.remove_final_layer_norm).then_some(norm),
             head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
         })
