@@ -22,6 +22,8 @@ mod report;
 mod resume;
 /// The rounding rule, bit for bit, and what every method must do.
 mod rounding;
+/// What lm-evaluation-harness gives.
+mod scores;
 /// A real model's twelve perplexities.
 mod stories;
 /// The documents are true, and modules use only what they may.
