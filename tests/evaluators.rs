@@ -30,6 +30,9 @@ impl<F: Fn(u32) -> Vec<f32>> Lm for Bytes<F> {
     fn context(&self) -> usize {
         self.context
     }
+    fn vocab(&self) -> usize {
+        VOCAB
+    }
     fn prefix(&self) -> Option<u32> {
         Some(BOS)
     }

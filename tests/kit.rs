@@ -136,14 +136,6 @@ impl Desk {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Changes a text file.
-    #[track_caller]
-    pub fn edit(&self, name: &str, from: &str, to: &str) {
-        let text = self.read(name);
-        assert!(text.contains(from), "`{name}` has no `{from}`");
-        self.write(name, text.replace(from, to));
-    }
-
     /// Changes a JSON file.
     pub fn edit_json(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let mut value: Value = serde_json::from_str(&self.read(name)).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Two models run side by side, exactly: no file of rounded reference logits, no cut-off, both directions. The formulas
 //! are those of llama.cpp's `--kl-divergence`, without its 16-bit logits.
-use super::{Lm, Names, Outcome, Outcomes, Sequence, log_sum_exp, top};
+use super::{Lm, Logits, Names, Outcome, Outcomes, Sequence, log_sum_exp, top};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,20 +30,37 @@ pub struct Gap {
     pub nll_full: f64,
 }
 
+/// Numbers of one model's logits that wait for the other's: 128 MB.
+const WAITING: usize = 32 << 20;
+
 /// An outcome a window.
 pub fn run(lm: &mut dyn Lm, full: &mut dyn Lm, windows: &[Sequence]) -> Result<Outcomes> {
+    ensure!(lm.vocab() == full.vocab(), "{} logits beside {}", lm.vocab(), full.vocab());
     let mut gaps = Vec::with_capacity(windows.len());
-    lm.score(windows, &mut |i, q| {
-        let w = &windows[i];
-        let targets = &w.tokens[w.predict.clone()];
-        full.score(std::slice::from_ref(w), &mut |_, p| {
-            ensure!(p.vocab == q.vocab, "{} logits beside {}", p.vocab, q.vocab);
+    let mut rest = windows;
+    while !rest.is_empty() {
+        // As many windows as may wait, and one at least: both models then run over a packed set.
+        let mut waiting = 0;
+        let fits = |w: &&Sequence| {
+            waiting += w.predict.len() * lm.vocab();
+            waiting <= WAITING
+        };
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        rest = later;
+        let mut logits: Vec<Vec<f32>> = Vec::with_capacity(now.len());
+        lm.score(now, &mut |_, q| {
+            logits.push(q.rows.to_vec());
+            Ok(())
+        })?;
+        full.score(now, &mut |i, p| {
+            let q = Logits { rows: &logits[i], vocab: p.vocab };
+            let targets = &now[i].tokens[now[i].predict.clone()];
             let each: Vec<Gap> =
                 targets.par_iter().enumerate().map(|(t, &y)| gap(p.row(t), q.row(t), y as usize)).collect();
             gaps.push(each.into_iter().fold(Gap::default(), sum));
             Ok(())
-        })
-    })?;
+        })?;
+    }
     let mut names = Names::new();
     Ok(windows
         .iter()

@@ -21,6 +21,8 @@ pub trait Lm {
     fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>>;
     /// Longest sequence the model was made for.
     fn context(&self) -> usize;
+    /// Width of a row of logits.
+    fn vocab(&self) -> usize;
     /// What stands before a text that has nothing before it: BOS, else EOS.
     fn prefix(&self) -> Option<u32>;
     /// Teacher-forced pass over all sequences. Visits each once, in order; how they are packed cannot be seen in the

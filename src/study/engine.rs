@@ -81,6 +81,9 @@ impl Lm for Counter<'_> {
     fn context(&self) -> usize {
         self.words.context
     }
+    fn vocab(&self) -> usize {
+        self.words.vocab
+    }
     fn prefix(&self) -> Option<u32> {
         self.words.prefix()
     }
@@ -157,6 +160,9 @@ impl Lm for Engine<'_> {
     }
     fn context(&self) -> usize {
         self.words.context
+    }
+    fn vocab(&self) -> usize {
+        self.words.vocab
     }
     fn prefix(&self) -> Option<u32> {
         self.words.prefix()

@@ -42,6 +42,8 @@ const PEAK: f64 = 4e-3;
 const SEED: u64 = 20_261_122;
 /// Seeds of what is asked; training draws from [`SEED`] on, so that no text below was trained on.
 const HELD_OUT: u64 = 7_000;
+/// Held-out documents.
+const DOCUMENTS: usize = 400;
 
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/microworld");
@@ -74,8 +76,10 @@ fn line(rng: &mut Rng) -> (String, f64) {
 fn data(here: &Path) -> Result<()> {
     let lines = |rows: Vec<serde_json::Value>| rows.iter().map(|r| format!("{r}\n")).collect::<String>();
     let mut rng = Rng::new(HELD_OUT);
-    let text =
-        (0..600).map(|_| line(&mut rng)).map(|(text, nats)| json!({"text": text, "nats": nats})).collect();
+    let text = (0..DOCUMENTS)
+        .map(|_| line(&mut rng))
+        .map(|(text, nats)| json!({"text": text, "nats": nats}))
+        .collect();
     fs::write(here.join("text.jsonl"), lines(text))?;
     for (name, topic, n) in [
         ("facts", Topic::Facts, 300),
@@ -249,7 +253,7 @@ fn check(here: &Path) -> Result<()> {
     })?;
     let mut rng = Rng::new(HELD_OUT);
     let (mut nll, mut nats, mut tokens) = (0f64, 0f64, 0usize);
-    for _ in 0..600 {
+    for _ in 0..DOCUMENTS {
         let (text, own) = line(&mut rng);
         let ids = encode(&tok, &text)?;
         let hidden = decoder.hidden(&Batch::new([&ids[..ids.len() - 1]]), None, None)?;
@@ -261,7 +265,7 @@ fn check(here: &Path) -> Result<()> {
     }
     let (model, source) = ((nll / tokens as f64).exp(), (nats / tokens as f64).exp());
     println!(
-        "600 documents, {tokens} tokens: perplexity {model:.4}, the generator's own {source:.4}, ratio {:.4}",
+        "{DOCUMENTS} documents, {tokens} tokens: perplexity {model:.4}, the generator's own {source:.4}, ratio {:.4}",
         model / source
     );
     println!("sha256 {}", checkpoint.hash());
