@@ -1,5 +1,5 @@
 //! What people type and what they get: help, results on stdout, progress on stderr, exit codes.
-use crate::kit::{Desk, cell};
+use crate::kit::{Desk, Ran, cell};
 use std::{collections::BTreeMap, fs};
 
 /// A contract: people's scripts read them.
@@ -228,4 +228,39 @@ fn lists_in_a_recipe_are_axes_and_set_reaches_them() {
     desk.run(&["run", &study, "--out", &out, "--set", "recipe.0.weights.bits=[3]"]).expect(0);
     let names: Vec<String> = crate::kit::records(&desk.path("set")).iter().map(cell).collect();
     assert_eq!(names, ["m/full/text", "m/w3kv8/text", "m/w3kv2/text"]);
+}
+
+#[test]
+fn a_stream_that_is_gone_ends_nothing() {
+    let desk = Desk::small();
+    let (study, out) = (desk.arg("study.toml"), desk.arg("out"));
+    let program = desk.bitsweep(&[]).get_program().to_owned();
+    let shell = |script: &str| {
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-c", script, "sh"]).arg(&program).args([&study, &out]);
+        Ran::of(&mut sh)
+    };
+    // Nobody reads progress.
+    shell("\"$1\" run \"$2\" --out \"$3\" 2>&1 >/dev/null | true").expect(0);
+    shell("\"$1\" run \"$2\" --out \"$3\" 2>&-").expect(0);
+    assert_eq!(desk.records().len(), 1);
+    let closed = shell("\"$1\" list | true; \"$1\" list >&-");
+    assert!(closed.sound(), "{}", closed.err);
+    if std::path::Path::new("/dev/full").exists() {
+        shell("exec \"$1\" list >/dev/full").expect(2);
+    }
+}
+
+#[test]
+fn data_that_is_nowhere_and_templates_that_are_none_are_found_at_once() {
+    let desk = Desk::small();
+    let (study, out) = (desk.arg("study.toml"), desk.arg("out"));
+    let ran =
+        desk.bitsweep(&["run", &study, "--out", &out]).env("BITSWEEP_DATA", "/nowhere").output().unwrap();
+    assert_eq!(ran.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("BITSWEEP_DATA is `/nowhere`"));
+    desk.write("text.toml", crate::kit::TEXT.replace("window = 16", "window = 1000000"));
+    assert!(desk.run(&["plan", &study]).expect(2).out.contains("would fail"));
+    desk.write("text.toml", format!("{}text = '{{{{ text'\n", crate::kit::TEXT));
+    desk.run(&["plan", &study]).expect(2).says(&["text.toml", "`text`", "syntax error"]);
 }

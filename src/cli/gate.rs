@@ -48,12 +48,12 @@ impl Gate {
 pub(super) fn print(verdicts: &[Verdict]) -> bool {
     for ok in [true, false] {
         for v in verdicts.iter().filter(|v| v.ok == ok) {
-            println!("{}  {}: {}", if ok { "ok  " } else { "FAIL" }, v.what, v.why);
+            out!("{}  {}: {}", if ok { "ok  " } else { "FAIL" }, v.what, v.why);
         }
     }
     let bad = verdicts.iter().filter(|v| !v.ok).count();
     if !verdicts.is_empty() {
-        println!("gate: {} of {} passed", verdicts.len() - bad, verdicts.len());
+        out!("gate: {} of {} passed", verdicts.len() - bad, verdicts.len());
     }
     bad > 0
 }

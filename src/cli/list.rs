@@ -40,14 +40,14 @@ impl List {
         for (i, kind) in kinds.iter().enumerate() {
             if kinds.len() > 1 {
                 let name = kind.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default();
-                println!("{}{name}", if i > 0 { "\n" } else { "" });
+                out!("{}{name}", if i > 0 { "\n" } else { "" });
             }
             let mut table = Table::new();
             table.load_style(ASCII_MARKDOWN);
             let (header, rows) = rows(*kind)?;
             table.set_header(header);
             table.add_rows(rows);
-            println!("{table}");
+            out!("{table}");
         }
         Ok(Exit::Fine)
     }

@@ -1,7 +1,15 @@
 //! The command line: one file a verb. stdout is results, stderr is progress.
 //!
 //! Exit codes: 0 fine, 1 a gate found a regression or a cell failed, 2 a mistake in the input.
-#![allow(clippy::print_stdout)]
+/// A line of results, on stdout.
+macro_rules! out {
+    ($($arg:tt)*) => { $crate::cli::emit(&mut std::io::stdout(), format_args!($($arg)*)) };
+}
+/// A line of progress, on stderr. Nobody need listen.
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::cli::emit(&mut std::io::stderr(), format_args!($($arg)*)) };
+}
+
 mod gate;
 mod list;
 mod plan;
@@ -13,7 +21,25 @@ use crate::{mistake, mistake::is_mistake};
 use anyhow::Result;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// Set where stdout could not take what it was given, and not because a reader had enough (`| head`).
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line. A stream that is gone must not end hours of work: what counts is on disk.
+fn emit(to: &mut dyn Write, line: fmt::Arguments) {
+    let written = to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush());
+    if written.is_err_and(|e| e.kind() != ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What was asked, for scripts: 0, 1 or 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +159,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Gate(verb) => verb.run(),
         Verb::List(verb) => verb.run(),
     };
-    result.unwrap_or_else(|e| {
-        eprintln!("error: {e:#}");
+    let exit = result.unwrap_or_else(|e| {
+        say!("error: {e:#}");
         if is_mistake(&e) { Exit::Mistake } else { Exit::Failed }
-    })
+    });
+    if LOST.load(Ordering::Relaxed) && exit == Exit::Fine {
+        say!("error: stdout or stderr could not be written");
+        return Exit::Mistake;
+    }
+    exit
 }
 
 /// `bitsweep study.toml` means `bitsweep run study.toml`.

@@ -1,7 +1,7 @@
 //! `bitsweep plan`.
 use super::{Exit, StudyArgs, progress::Progress};
 use crate::{
-    mistake::Blame,
+    mistake::{Blame, is_mistake},
     results::{Status, Store},
     study::{plan, run::count},
 };
@@ -28,10 +28,10 @@ impl Plan {
             Ok(store) => store.records().blame("results")?.into_iter().map(|r| (r.cell, r.status)).collect(),
             Err(_) => BTreeMap::new(),
         };
-        println!("{}: {}", study.name, study.about);
+        out!("{}: {}", study.name, study.about);
         for model in &plan.models {
             let s = &model.spec;
-            println!(
+            out!(
                 "\n{}: {} ({}), {} parameters stored as {}, {} blocks of {}, context {}",
                 model.name,
                 model.family.name(),
@@ -47,6 +47,7 @@ impl Plan {
         table.load_style(ASCII_MARKDOWN);
         table.set_header(["cell", "items", "tokens", "GFLOP", "MB at once", "status"]);
         let (mut tokens, mut work, mut pending) = (0., 0., 0);
+        let mut exit = Exit::Fine;
         for cell in plan.cells.iter().filter(|c| c.picked) {
             let (model, task) = (&plan.models[cell.model], &study.tasks[cell.task]);
             let recipe = &study.recipes[cell.recipe];
@@ -54,7 +55,10 @@ impl Plan {
             let status = match (known.get(&cell.id), &load) {
                 (Some(Status::Done { .. }), _) => "done".into(),
                 (Some(Status::Skipped { why }), _) => format!("skipped: {why}"),
-                (_, Err(e)) => format!("would fail: {e:#}"),
+                (_, Err(e)) => {
+                    exit = if is_mistake(e) { Exit::Mistake } else { exit };
+                    format!("would fail: {e:#}")
+                }
                 (before, Ok(l)) => {
                     tokens += l.tokens;
                     work += l.flops;
@@ -77,12 +81,12 @@ impl Plan {
                 status,
             ]);
         }
-        println!("\n{table}\n");
-        println!(
+        out!("\n{table}\n");
+        out!(
             "{pending} cells to run: {tokens:.0} tokens, {:.1} GFLOP; results in {}",
             work / 1e9,
             out.display()
         );
-        Ok(Exit::Fine)
+        Ok(exit)
     }
 }

@@ -29,7 +29,7 @@ impl Progress {
                 if let Ok(mut last) = last.lock()
                     && *last != file
                 {
-                    eprintln!("downloading {file}, {:.1} MB", total as f64 / 1e6);
+                    say!("downloading {file}, {:.1} MB", total as f64 / 1e6);
                     *last = file.into();
                 }
             });
@@ -65,7 +65,7 @@ impl Progress {
                     self.cells = self.all.add(ProgressBar::new(cells as u64).with_style(style));
                     self.cells.set_position(done as u64);
                 } else {
-                    eprintln!("{cells} cells, {done} of them done before");
+                    say!("{cells} cells, {done} of them done before");
                 }
             }
             Event::Load { model } => self.line(&format!("loading {model}"), true),
@@ -83,7 +83,7 @@ impl Progress {
         match (self.terminal, quiet) {
             (true, true) => self.cells.set_message(text.to_string()),
             (true, false) => drop(self.all.println(text)),
-            (false, _) => eprintln!("{text}"),
+            (false, _) => say!("{text}"),
         }
     }
 

@@ -15,9 +15,9 @@ pub struct Report {
 impl Report {
     pub(super) fn run(self) -> Result<Exit> {
         let drawn = report::draw(&Store::open(&self.dir).blame("report")?).blame("report")?;
-        println!("{}", drawn.table.trim_end());
+        out!("{}", drawn.table.trim_end());
         for file in drawn.files {
-            eprintln!("{}", file.display());
+            say!("{}", file.display());
         }
         Ok(Exit::Fine)
     }

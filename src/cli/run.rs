@@ -29,10 +29,10 @@ impl Run {
         let summary = run(&study, &plan, &store, &device, &self.study.device, &mut |e| progress.see(e))?;
         let drawn = report::draw(&store).blame("report")?;
         progress.end();
-        println!("{}", drawn.table.trim_end());
+        out!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;
         let regressed = super::gate::print(&verdicts);
-        eprintln!("{} cells run, {} kept; {}", summary.ran, summary.kept, out.join("report.html").display());
+        say!("{} cells run, {} kept; {}", summary.ran, summary.kept, out.join("report.html").display());
         Ok(match () {
             () if summary.mistakes => Exit::Mistake,
             () if summary.failed > 0 || regressed => Exit::Failed,

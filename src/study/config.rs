@@ -213,7 +213,10 @@ impl Study {
         if let Some(path) = self.data.get(&task.name) {
             return Ok(Some(path.clone()));
         }
-        let Some(root) = std::env::var_os("BITSWEEP_DATA") else { return Ok(None) };
+        let Some(root) = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty()) else { return Ok(None) };
+        if !Path::new(&root).is_dir() {
+            mistake!("BITSWEEP_DATA is `{}`, which is no directory", root.display());
+        }
         let file = match &task.task.data {
             crate::suite::task::Data::Hub(hub) => Path::new(&hub.file).file_name(),
             crate::suite::task::Data::File(file) => Path::new(&file.path).file_name(),

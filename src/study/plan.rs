@@ -108,7 +108,8 @@ fn identity(
     let all = json!({
         "schema": SCHEMA, "numerics": NUMERICS, "device": device,
         "model": [model.name, model.revision], "recipe": [recipe.name, recipe.describe()],
-        "task": [task.full_name(), task.task.version, task.task.ask, task.task.clean, task.task.metrics],
+        "task": [task.full_name(), task.task.version, task.task.ask, task.task.clean, task.task.metrics,
+                 task.task.ability, task.task.chance],
         "data": items.hash, "limit": study.limit, "seed": study.seed,
     });
     Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())

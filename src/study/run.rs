@@ -65,7 +65,12 @@ pub fn run(
         .records()
         .blame("results")?
         .into_iter()
-        .filter(|r| !matches!(r.status, Status::Failed { .. }))
+        .filter(|r| match r.status {
+            // Without its items a cell can be paired with nothing.
+            Status::Done { .. } => store.has_items(&r.cell),
+            Status::Skipped { .. } => true,
+            Status::Failed { .. } => false,
+        })
         .map(|r| r.cell)
         .collect();
     let picked: Vec<&Cell> = plan.cells.iter().filter(|c| c.picked).collect();

@@ -1,5 +1,5 @@
 //! What a task file says.
-use super::clean::Clean;
+use super::{clean::Clean, template::Template};
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,26 @@ impl Task {
         if window.is_some_and(|w| w < 2) {
             mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
         }
+        for (key, source) in task.templates() {
+            Template::new(key, source).blame(format!("`{label}`"))?;
+        }
         Ok(task)
+    }
+
+    /// Every template with its key.
+    fn templates(&self) -> Vec<(&'static str, &str)> {
+        match &self.ask {
+            Ask::Perplexity(p) => vec![("text", &p.text)],
+            Ask::Divergence(d) => vec![("text", &d.text)],
+            Ask::Choice(c) => {
+                let mut all: Vec<(&str, &str)> = vec![("prompt", &c.prompt), ("gold", &c.gold)];
+                match &c.endings {
+                    Endings::List(list) => all.push(("endings", list)),
+                    Endings::Each(each) => all.extend(each.iter().map(|e| ("endings", e.as_str()))),
+                }
+                all
+            }
+        }
     }
 
     /// The task's protocol in words, for records.
