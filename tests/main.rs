@@ -28,3 +28,5 @@ mod scores;
 mod stories;
 /// The documents are true, and modules use only what they may.
 mod tidy;
+/// lm-evaluation-harness on texts made to trip a tokenizer.
+mod traps;

@@ -604,6 +604,332 @@ def precision():
             save_file({"logits": logits.contiguous()}, folder / f"expected-{name}.safetensors")
 
 
+# ------------------------------------------------------------------------------------------------------------------
+# Scores: what lm-evaluation-harness makes of items of our own, asked of two tiny models with a tokenizer.
+
+SENTENCES = """
+The water mill stands by the river, and the miller counts the sacks of grain before the rain comes.
+A small boat carries bread, salt and lamps to the houses on the other side of the lake.
+When the wind turns, the mill stops; then the children run to the bridge and wait for the boat.
+What does the miller carry? He carries the grain, and the boat carries the bread.
+Where is the lamp? The lamp is on the table in the house by the bridge.
+Answer: the river. Question: who waits for the water? The children wait for the water.
+Le café près du moulin est fermé; the cat sleeps there. 水车在河边。磨坊在桥边。
+""".strip().splitlines()
+
+# The prompt's last characters, and what a tokenizer, a harness and a decoder can get wrong about them.
+ENDINGS = ["the river", "the bread and the salt", "a lamp"]
+LONG = " ".join(SENTENCES[:4])
+ITEMS = [
+    ("plain", "Where does the water mill stand?", " ", ["by the river", "on the table in the house", "a lamp"], 1),
+    ("a space at the prompt's end", "What does the boat carry? ", " ", ENDINGS, 1),
+    ("a newline at the prompt's end", "Who waits for the boat?\n", "", ["the children", "the miller", "rain"], 2),
+    ("two spaces at the prompt's end", "The lamp is on  ", "", ENDINGS, 0),
+    ("newlines and a tab at the prompt's end", "Answer:\n\n\t", " ", ["bread", "salt"], 1),
+    ("no prompt", "", " ", ["The mill stops", "The wind turns", "Boats"], 0),
+    ("no prompt, and an ending that begins with the prefix token", "", "", ["<s>The river", "The river"], 1),
+    ("an ending that starts with two spaces", "The cat sleeps", " ", ["  there", " there", "there"], 0),
+    (
+        "code points are not bytes",
+        "Où est le chat?",
+        " ",
+        ["près du café fermé", "水车在河边", "🐈‍⬛🌊", "QXZ KV"],
+        0,
+    ),
+    ("the same, the prompt in Chinese", "磨坊在", "", ["桥边。", "the bridge", "é"], 0),
+    ("too long: the left goes", f"{LONG} Where is the lamp?", " ", ["on the table", "by the bridge in the rain"], 0),
+    ("so long that BOS goes by one", None, " ", ["on the table", "by"], 1),
+    ("as many tokens of ending as the context", "The mill", " ", [LONG, "stops"], 1),
+    ("the ending merges with the prompt's last letters", "He waits by the wat", "", ["er mill and waits", "ch"], 0),
+    ("an ending is another's beginning", "Who counts the grain?", " ", ["the mill", "the miller", "the mill"], 2),
+    ("no letters in an ending: it has no length", "The boat carries", " ", ["", "Q", "水"], 1),
+    ("the prompt says BOS itself", "<s>The rain comes", " ", ["before the wind", "to the lake"], 0),
+    ("Python's white space: U+001F", "Wait for the boat\x1f", " ", ["and run", "then stop"], 0),
+    ("Python's white space: U+3000", "水车\u3000", "", ["在河边。", "the mill"], 1),
+    ("nothing but white space before the ending", " \n", " ", ["The lamp", "The table"], 0),
+    ("nothing at all", "The lamp", "", ["", " is on"], 1),
+]
+# More items: their endings are what the models would say after this, so that some are greedy.
+GREEDY = ["The wind turns the", "The miller counts", "When the boat", "He carries the", "Question: who", "The cat"]
+
+TEXTS = [
+    ("one token", " the"),
+    ("one token more than none", "é"),
+    ("white space at both ends", "  \n The mill stops. \n\n"),
+    ("white space alone", " \n"),
+    ("Unicode", "Le café est fermé 🌊\u00a0水车在河边。\u3000磨坊"),
+    ("Python's white space", "salt\x1cbread\x1f lamps\x85rain"),
+    ("BOS in the text", "<s>The river</s> and the boat"),
+    ("the context", 48),
+    ("the context, less one for BOS", 47),
+    ("two contexts", 96),
+    ("three windows and a part", 160),
+]
+PROFILES = {"lm-eval-0.4.9.2": {}, "lm-eval-0.4.0": {"add_bos_token": False}}
+SCORED = {
+    "model": llama(
+        hidden_size=20,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=48,
+        vocab_size=GONE,
+    ),
+    "learned": gpt2(
+        n_ctx=48,
+        n_positions=48,
+        n_embd=16,
+        n_layer=1,
+        n_head=4,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=True,
+        vocab_size=GONE,
+    ),
+}
+
+
+def train_tokenizer():
+    """Byte-level BPE; the same wherever it is trained."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def write_scored(name):
+    """A model that begins texts with BOS, and one with learned positions that has none."""
+    from tokenizers import processors
+
+    folder = FIXTURES / "traps" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer()
+    has_bos = name == "model"
+    if has_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+        )
+    (folder / "tokenizer.json").write_text(tokenizer.to_str() + "\n")
+    words = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>" if has_bos else None,
+        "eos_token": "</s>",
+        "clean_up_tokenization_spaces": False,
+    }
+    if has_bos:
+        words["add_bos_token"] = True
+    (folder / "tokenizer_config.json").write_text(json.dumps(words, indent=2, sort_keys=True) + "\n")
+
+    variant = {"config": SCORED[name] | {"vocab_size": tokenizer.get_vocab_size()}}
+    made = build(write_config(folder, variant))
+    fill(made, f"scores/{name}", torch.float32)
+    write_weights(folder, made, variant)
+    return folder, tokenizer
+
+
+def cut_text(tokenizer, n):
+    """A text of `n` tokens, and of no other number when it is tokenized again."""
+    text = ""
+    while len(tokenizer.encode(text, add_special_tokens=False).ids) < 2 * n:
+        text += " ".join(SENTENCES) + "\n"
+    ids = tokenizer.encode(text, add_special_tokens=False).ids[:n]
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    assert tokenizer.encode(text, add_special_tokens=False).ids == ids, text
+    return text
+
+
+def greedy_text(lm, prompt):
+    """What the model would say after the prompt, one token or two, if that is text and comes back as these tokens."""
+    ids, said, best = lm.tok_encode(prompt), [], None
+    for _ in range(2):
+        said.append(logits_of(lm.model, torch.tensor(ids + said))[-1].argmax().item())
+        text = lm.tokenizer.decode(said)
+        if min(said) > 2 and lm.tok_encode(prompt + text) == ids + said:
+            best = text
+    return best
+
+
+def harness_task(name, kind, docs, **keys):
+    """A task of the harness over rows written here. It takes a row's field where a template is only its name."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    return ConfigurableTask(
+        config={
+            "task": name,
+            "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(docs)},
+            "test_split": "test",
+            "output_type": kind,
+            **keys,
+        }
+    )
+
+
+def ask_harness(lm, tasks):
+    """`evaluate`'s results and samples, the samples in the documents' order."""
+    from lm_eval import evaluator
+
+    out = evaluator.evaluate(lm, {t.config.task: t for t in tasks}, bootstrap_iters=0, log_samples=True)
+    samples = {name: sorted(s, key=lambda x: x["doc_id"]) for name, s in out["samples"].items()}
+    return out["results"], samples
+
+
+def refusal(lm, pairs):
+    """The name of the error that the harness ends in, if it does."""
+    from lm_eval.api.instance import Instance
+
+    try:
+        lm.loglikelihood([Instance("loglikelihood", {}, p, 0) for p in pairs], disable_tqdm=True)
+    except (AssertionError, IndexError) as error:
+        return type(error).__name__
+    return None
+
+
+def choice_scores(lm, items):
+    """One entry an item: scores and correctness, or how the harness refuses it."""
+    pairs = [[(i["prompt"], i["delimiter"] + e) for e in i["endings"]] for i in items]
+    found = [{"refused": why} if (why := refusal(lm, p)) else None for p in pairs]
+    metrics = ["acc", "acc_norm", "acc_bytes"]
+    for delimiter in sorted({i["delimiter"] for i in items}):
+        at = [n for n, i in enumerate(items) if found[n] is None and i["delimiter"] == delimiter]
+        task = harness_task(
+            f"delimiter-{len(delimiter)}",
+            "multiple_choice",
+            [items[n] for n in at],
+            doc_to_text="prompt",
+            doc_to_choice="endings",
+            doc_to_target="gold",
+            target_delimiter=delimiter,
+            metric_list=[{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in metrics],
+        )
+        _, samples = ask_harness(lm, [task])
+        for n, sample in zip(at, samples[task.config.task], strict=True):
+            arguments = [tuple(a) if isinstance(a, list) else a for a in sample["arguments"]]
+            assert [(a[0], a[1]) for a in arguments] == pairs[n], "the harness changed a request"
+            scores = [tuple(r) for r in sample["filtered_resps"]]
+            found[n] = {
+                "log_likelihoods": [float(s[0]) for s in scores],
+                "is_greedy": [bool(s[1]) for s in scores],
+                **{m: int(sample[m]) for m in metrics},
+            }
+    asked = [f for f in found if "refused" not in f]
+    return {"items": found} | {m: sum(f[m] for f in asked) / len(asked) for m in metrics}
+
+
+def rolling_scores(lm, texts):
+    names = {"word_perplexity": "weighted_perplexity", "byte_perplexity": "weighted_perplexity"}
+    names["bits_per_byte"] = "bits_per_byte"
+    task = harness_task(
+        "rolling",
+        "loglikelihood_rolling",
+        texts,
+        doc_to_text="",
+        doc_to_target="text",
+        metric_list=[{"metric": m, "aggregation": a, "higher_is_better": False} for m, a in names.items()],
+    )
+    results, samples = ask_harness(lm, [task])
+    found = []
+    for text, sample in zip(texts, samples["rolling"], strict=True):
+        assert sample["arguments"][0][0] == text["text"], "the harness changed a text"
+        (ll, words), (_, size) = sample["word_perplexity"], sample["byte_perplexity"]
+        found.append({"log_likelihood": float(ll), "words": words, "bytes": size})
+    return {"items": found} | {m: float(results["rolling"][f"{m},none"]) for m in names}
+
+
+def margins(name, items, run):
+    """No answer may hang on a rounding: two endings are either equal in score or well apart."""
+    for item, found in zip(items, run["items"], strict=True):
+        if "refused" in found:
+            continue
+        lls = found["log_likelihoods"]
+        for by in (lambda e: 1, len, lambda e: len(e.encode())):
+            scores = [ll / by(e) if by(e) else -math.inf for ll, e in zip(lls, item["endings"], strict=True)]
+            gaps = [abs(a - b) for i, a in enumerate(scores) for b in scores[:i]]
+            assert all(g == 0 or g > 2e-3 for g in gaps), (name, item["about"], scores)
+
+
+def traps():
+    import importlib.metadata
+    import logging
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from lm_eval.models.huggingface import HFLM
+
+    logging.disable(logging.WARNING)
+
+    def ask(folder, profile):
+        lm = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, **PROFILES[profile])
+        assert lm.max_length == 48 and lm.model.dtype == torch.float32
+        return lm
+
+    made = {name: write_scored(name) for name in SCORED}
+    lms = {name: {p: ask(folder, p) for p in PROFILES} for name, (folder, _) in made.items()}
+    tokenizer = made["model"][1]
+    for name, by_profile in lms.items():  # transformers has opinions on tokenizers; here it must have read the file
+        for profile, lm in by_profile.items():
+            for text in [*SENTENCES, "<s>é 水", " \n", ""]:
+                specials = profile == "lm-eval-0.4.9.2" and not text.startswith("<s>")
+                want = made[name][1].encode(text, add_special_tokens=specials).ids
+                assert lm.tok_encode(text) == want, (name, profile, text)
+
+    items = [dict(zip(("about", "prompt", "delimiter", "endings", "gold"), i, strict=True)) for i in ITEMS]
+    for item in items:
+        if item["prompt"] is None:  # with BOS and the ending's last token predicted, one token more than the context
+            n = 49 - len(tokenizer.encode(" on the table", add_special_tokens=False).ids)
+            item["prompt"] = cut_text(tokenizer, n)
+    for prompt in GREEDY:
+        said = [greedy_text(lm, prompt) for by_profile in lms.values() for lm in by_profile.values()]
+        said = [*dict.fromkeys(s for s in said if s), " the river"]
+        if len(said) > 1:
+            about = "what a model would say"
+            items.append({"about": about, "prompt": prompt, "delimiter": "", "endings": said, "gold": 0})
+    assert len(items) > len(ITEMS)
+    texts = [{"about": a, "text": t if isinstance(t, str) else cut_text(tokenizer, t)} for a, t in TEXTS]
+
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__.split("+")[0]}
+    versions |= {p: importlib.metadata.version(p) for p in ("lm_eval", "tokenizers", "transformers")}
+    choice, rolling = {}, {}
+    for name, by_profile in lms.items():
+        for profile, lm in by_profile.items():
+            choice.setdefault(name, {})[profile] = run = choice_scores(lm, items)
+            margins(f"{name} {profile}", items, run)
+            rolling.setdefault(name, {})[profile] = rolling_scores(lm, texts)
+            print(f"{name:8} {profile:16}", {k: v for k, v in run.items() if k != "items"}, end=" ")
+            print({k: round(v, 3) for k, v in rolling[name][profile].items() if k != "items"})
+
+    # The traps are traps.
+    with_bos, bare = (choice["model"][p]["items"] for p in PROFILES)
+    both = [n for n in range(len(items)) if "refused" not in with_bos[n] and "refused" not in bare[n]]
+    assert [f.get("refused") for f in bare if "refused" in f], "the harness refuses nothing"
+    greedy = [g for by in choice.values() for r in by.values() for f in r["items"] for g in f.get("is_greedy", [])]
+    assert any(greedy) and not all(greedy)
+    for a, b in (("acc", "acc_norm"), ("acc_norm", "acc_bytes"), ("acc", "acc_bytes")):
+        assert any(with_bos[n][a] != with_bos[n][b] for n in both), f"{a} is {b} everywhere"
+    same = [items[n]["about"] for n in both if with_bos[n]["log_likelihoods"] == bare[n]["log_likelihoods"]]
+    print("the same with and without BOS:", same)
+    merged = next(i for i in items if "merges" in i["about"])
+    lm = lms["model"]["lm-eval-0.4.9.2"]
+    context, continuation = lm._encode_pair(merged["prompt"], merged["delimiter"] + merged["endings"][0])
+    assert context + continuation != lm.tok_encode(merged["prompt"] + merged["endings"][0])
+
+    for file, rows, key, runs in (("choice", items, "items", choice), ("rolling", texts, "texts", rolling)):
+        whole = {"versions": versions, key: rows, "runs": runs}
+        text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False)
+        (FIXTURES / "traps" / f"{file}.json").write_text(text + "\n")
+    size = sum(f.stat().st_size for f in (FIXTURES / "traps").rglob("*") if f.is_file()) / 1000
+    print(f"traps: {size:.0f} kB")
+
+
 def readme():
     lines = [
         "# Fixtures",
@@ -625,7 +951,7 @@ def readme():
 
 
 def main(arguments):
-    steps = {"families": families, "precision": precision}
+    steps = {"families": families, "precision": precision, "traps": traps}
     if not set(arguments) <= set(steps):
         sys.exit(f"usage: python tests/make.py [{'|'.join(steps)}]")
     for name, step in steps.items():

@@ -2,7 +2,7 @@
 //!
 //! An ending's score is the sum of its tokens' log-probabilities after the prompt. Prompt and ending are tokenized
 //! together and split where the prompt's own tokens end; white space at the end of a prompt moves to the ending first.
-use super::{Lm, Names, Outcome, Outcomes, Sequence};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, python_space};
 use crate::{mistake, suite::task::Profile};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,6 @@ pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<
 
 /// `loglikelihood(context, continuation)`.
 fn request(lm: &dyn Lm, context: &str, continuation: &str, profile: Profile) -> Result<Sequence> {
-    let specials = profile == Profile::Tokenizer;
     let (mut tokens, target) = if context.is_empty() {
         let target = lm.encode(continuation, false)?;
         match lm.prefix() {
@@ -98,9 +97,9 @@ fn request(lm: &dyn Lm, context: &str, continuation: &str, profile: Profile) -> 
             None => mistake!("an empty prompt needs a BOS or EOS token, and neither config names one"),
         }
     } else {
-        let kept = context.trim_end();
-        let whole = lm.encode(&format!("{context}{continuation}"), specials)?;
-        let before = lm.encode(kept, specials)?;
+        let kept = context.trim_end_matches(python_space);
+        let whole = harness_encode(lm, &format!("{context}{continuation}"), profile)?;
+        let before = harness_encode(lm, kept, profile)?;
         let target = whole.get(before.len()..).unwrap_or_default().to_vec();
         (before, target)
     };

@@ -66,7 +66,7 @@ pub static METRICS: &[Metric] = &[
         of: "choice",
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| choice(o, |a| a.best(|i| a.chars[i].max(1) as f64) == a.gold),
+        share: |o| choice(o, |a| a.best(|i| a.chars[i] as f64) == a.gold),
     },
     Metric {
         name: "acc_bytes",
@@ -74,7 +74,7 @@ pub static METRICS: &[Metric] = &[
         of: "choice",
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| choice(o, |a| a.best(|i| a.bytes[i].max(1) as f64) == a.gold),
+        share: |o| choice(o, |a| a.best(|i| a.bytes[i] as f64) == a.gold),
     },
     Metric {
         name: "kl",

@@ -6,6 +6,7 @@ pub mod divergence;
 pub mod metrics;
 pub mod perplexity;
 
+use crate::suite::task::Profile;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,19 @@ impl Default for Names {
 
 /// Evaluated items: their names and outcomes, in order.
 pub type Outcomes = Vec<(String, Outcome)>;
+
+/// Tokens as lm-evaluation-harness encodes a text: the tokenizer's own special tokens, unless the profile has none or
+/// the text begins with BOS already.
+pub(crate) fn harness_encode(lm: &dyn Lm, text: &str, profile: Profile) -> Result<Vec<u32>> {
+    let bare = lm.encode(text, false)?;
+    let begun = lm.prefix().is_some_and(|p| bare.first() == Some(&p));
+    if profile == Profile::Bare || begun { Ok(bare) } else { lm.encode(text, true) }
+}
+
+/// What Python's `\s` and `rstrip` take for white space: Unicode's, and four separators of ASCII.
+pub(crate) fn python_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+}
 
 /// Bytes of tokens, to name an item by.
 pub(crate) fn bytes(tokens: &[u32]) -> Vec<u8> {

@@ -6,7 +6,7 @@
 //!   each window's first token; only predictions made from the second half count.
 //! * `rolling`: lm-evaluation-harness's `loglikelihood_rolling`. Each item on its own; every token is scored once, the
 //!   first after the prefix token.
-use super::{Lm, Names, Outcome, Outcomes, Sequence};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, python_space};
 use crate::{
     mistake,
     suite::task::{Profile, Protocol},
@@ -121,7 +121,7 @@ pub fn rolling(
     };
     let (mut sequences, mut owners) = (Vec::new(), Vec::new());
     for (i, text) in texts.iter().enumerate() {
-        let tokens = lm.encode(text, profile == Profile::Tokenizer)?;
+        let tokens = harness_encode(lm, text, profile)?;
         if tokens.is_empty() {
             mistake!("item {} is an empty text", i + 1);
         }
@@ -165,9 +165,9 @@ fn roll(tokens: &[u32], prefix: u32, longest: usize) -> Vec<Sequence> {
 
 /// `len(re.split(r"\s+", text))`: white space at an end leaves an empty piece there, which counts.
 fn python_words(text: &str) -> usize {
-    let inner = text.split_whitespace().count();
-    let starts = text.starts_with(char::is_whitespace);
-    let ends = text.ends_with(char::is_whitespace);
+    let inner = text.split(python_space).filter(|p| !p.is_empty()).count();
+    let starts = text.starts_with(python_space);
+    let ends = text.ends_with(python_space);
     if inner == 0 {
         1 + usize::from(!text.is_empty())
     } else {

@@ -162,6 +162,10 @@ impl Opened {
 
 /// A special token's id: by its text in tokenizer_config.json, else by its id in config.json.
 fn special(tokenizer: &Tokenizer, tokenizer_config: &Value, config: &Value, role: &str) -> Option<u32> {
+    // Said to be none, it is none, whatever config.json's id is.
+    if tokenizer_config.get(format!("{role}_token")).is_some_and(Value::is_null) {
+        return None;
+    }
     let text = &tokenizer_config[format!("{role}_token")];
     let text = text.as_str().or_else(|| text["content"].as_str());
     text.and_then(|t| tokenizer.token_to_id(t)).or_else(|| {
