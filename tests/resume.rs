@@ -94,6 +94,11 @@ fn what_a_kill_may_leave_is_mended() {
     // Items whose record was never written, and a temporary file.
     desk.write("out/items/0123456789abcdef.jsonl", "{}");
     desk.write("out/items/x.jsonl.17.tmp", "{");
+    desk.write("out/weights-m.svg.tmp", "<");
+    desk.write("out/mine.tmp", "not ours");
+    finish(&desk, "out", &[]);
+    assert_eq!(desk.read("out/mine.tmp"), "not ours");
+    fs::remove_file(desk.path("out/mine.tmp")).unwrap();
     assert_same(&whole, &finish(&desk, "out", &[]), "orphans");
     // Items lost: measured again.
     let lost = whole.keys().find(|n| n.starts_with("items")).unwrap();

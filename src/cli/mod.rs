@@ -30,7 +30,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Set where stdout could not take what it was given, and not because a reader had enough (`| head`).
+/// Set where stdout or stderr could not take what it was given, and not because a reader had enough (`| head`).
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes a line. A stream that is gone must not end hours of work: what counts is on disk.

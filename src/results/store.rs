@@ -167,8 +167,12 @@ impl Store {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let orphan = items && name.ends_with(".jsonl") && !known.contains(&name);
-                // Whoever is writing holds the lock: a temporary file now is one that a kill left.
-                if name.ends_with(".tmp") || orphan {
+                // Whoever is writing holds the lock: a temporary file now is one that a kill left. Only such names as
+                // this program writes: the folder may be somebody's, with other files in it.
+                let ours = [".jsonl", ".csv", ".md", ".html", ".svg", ".png", "gates.json"];
+                let left =
+                    name.strip_suffix(".tmp").is_some_and(|n| items || ours.iter().any(|o| n.ends_with(o)));
+                if left || orphan {
                     fs::remove_file(entry.path())?;
                 }
             }
