@@ -203,7 +203,7 @@ fn configs() {
     with(
         "an unknown family",
         &|c| c["model_type"] = json!("rwkv"),
-        &["rwkv", "llama, mistral, opt, bloom, gpt2"],
+        &["rwkv", "llama, mistral, mixtral", "bloom, gpt2"],
     );
     with("no kv heads", &|c| c["num_key_value_heads"] = json!(0), &["key/value heads", "0"]);
     with("kv heads that do not divide", &|c| c["num_key_value_heads"] = json!(5), &["key/value heads"]);
@@ -211,8 +211,8 @@ fn configs() {
     with("an activation", &|c| c["hidden_act"] = json!("slu"), &["hidden_act", "slu", "silu"]);
     with(
         "a scaling",
-        &|c| c["rope_scaling"] = json!({ "type": "yarn", "factor": 2 }),
-        &["rope_scaling", "yarn"],
+        &|c| c["rope_scaling"] = json!({ "type": "dynamic", "factor": 2 }),
+        &["rope_scaling", "dynamic", "llama3"],
     );
     with(
         "a scaling without factor",
@@ -224,7 +224,7 @@ fn configs() {
     with("a list", &|c| *c = json!([1, 2]), &["model_type"]);
     with("a BOS beyond the vocabulary", &|c| c["bos_token_id"] = json!(5000), &["bos", "5000", "67"]);
     for (what, text) in
-        [("nothing", ""), ("half", &good[..good.len() / 2]), ("words", "hello"), ("NaN", "{\"a\": NaN}")]
+        [("nothing", ""), ("half", &good[..good.len() / 2]), ("words", "hello"), ("NaN", "{\"a\": NaN, }")]
     {
         desk.write("m/config.json", text);
         cases.mistake(what, desk.go(), &["m/config.json", "line"]);

@@ -93,6 +93,41 @@ fn packing_and_threads_cannot_be_seen_in_a_score() {
 }
 
 #[test]
+fn packing_cannot_be_seen_in_any_family() {
+    for f in all() {
+        let parts = [&f.tokens[..1], &f.tokens[..], &f.tokens[..7], &f.tokens[5..]];
+        let rows = |batch: &Batch| {
+            let hidden = f.decoder.hidden(batch, None, None).unwrap();
+            f.decoder.logits(&hidden).unwrap().to_vec2::<f32>().unwrap()
+        };
+        let packed = rows(&Batch::new(parts));
+        let alone: Vec<Vec<f32>> = parts.iter().flat_map(|p| rows(&Batch::new([*p]))).collect();
+        assert!(packed == alone, "{}", f.name);
+    }
+}
+
+#[test]
+fn routers_are_left_alone_unless_a_recipe_says_otherwise() {
+    for f in all().iter().filter(|f| f.name.contains("mixtral") || f.name.contains("moe")) {
+        let table =
+            |text: &str| bitsweep::study::sweep::expand("test", &text.parse().unwrap()).unwrap().remove(0);
+        let weights = "name = 'x'\nweights = { method = 'rtn', bits = 2 }\n";
+        let usual = apply(&table(weights), &f.decoder, 32).unwrap().decoder;
+        let study = apply(&table(&format!("{weights}skip = ['head']")), &f.decoder, 32).unwrap().decoder;
+        let mut routers = 0;
+        let old = f.decoder.linears().zip(usual.linears().zip(study.linears()));
+        for (full, (usual, study)) in old {
+            let site = full.site.to_string();
+            let router = site.ends_with(".router");
+            routers += usize::from(router);
+            assert_eq!(gap(&full.weight, &usual.weight) == 0., router || site == "head", "{} {site}", f.name);
+            assert_eq!(gap(&full.weight, &study.weight) == 0., site == "head", "{} {site}", f.name);
+        }
+        assert!(routers > 0, "{}", f.name);
+    }
+}
+
+#[test]
 fn the_two_forms_of_every_operation_agree() {
     // Families and variants are held to transformers in both forms; here, lengths that cross blocks of queries.
     for f in all() {
@@ -111,8 +146,21 @@ fn every_recipe_runs_on_every_family_token_by_token_as_in_one_pass() {
         for (recipe, slack) in
             [("kv4", 2e-3), ("w4", 1e-4), ("kv8g3", 2e-3), ("w3a8kv8", 2e-2), ("fp16", 3e-2)]
         {
-            let q = apply(&Recipe::parse(recipe).unwrap(), &f.decoder, 32).unwrap();
+            let recipe = Recipe::parse(recipe).unwrap();
+            if let Some(why) = recipe.unfit(&f.spec) {
+                assert!(
+                    f.family.name().starts_with("mamba") && why.contains("attention"),
+                    "{}: {why}",
+                    f.name
+                );
+                continue;
+            }
+            let q = apply(&recipe, &f.decoder, 32).unwrap();
             let want = logits(&q.decoder, &f.tokens);
+            assert!(want.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| x.is_finite()));
+            if f.cached.is_some() {
+                continue;
+            }
             let mut cache = Cache::default();
             let mut rows = Vec::new();
             for token in f.tokens.chunks(1) {
@@ -122,7 +170,7 @@ fn every_recipe_runs_on_every_family_token_by_token_as_in_one_pass() {
             // A value on a rounding boundary may fall either way; most do not stand on one.
             let got = Tensor::cat(&rows, 0).unwrap();
             let close = (got - want).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(close < slack, "{} {recipe}: {close}", f.name);
+            assert!(close < slack, "{} {}: {close}", f.name, recipe.name);
         }
     }
 }

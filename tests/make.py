@@ -1,29 +1,36 @@
 #!/usr/bin/env python3
-"""Makes the fixtures that `tests/families.rs` holds the decoder to.
+"""Makes the fixtures that `tests/families.rs` holds the decoder to. What there is to make stands in `variants.py`.
 
 Each fixture is a tiny checkpoint in Hugging Face layout with random weights, and what `transformers` computes on it:
 
     tests/fixtures/<family>/<variant>/
         config.json                  as checkpoints on the Hub have it, old keys included
-        model.safetensors            or two shards and model.safetensors.index.json
+        model.safetensors            or two shards and model.safetensors.index.json; names as on the Hub
         expected.safetensors         tokens int64 [n]; logits f32 [n, vocab]: eager attention, f32, one pass, no cache
         expected-bf16.safetensors    logits f32 [n, vocab]: the same weights loaded as bf16 (a few fixtures only)
         expected-fp16.safetensors    likewise fp16
 
-Run (some seconds on one core, no network):
+Where one token at a time is by design not what one pass gives (LongRoPE, once the text outgrows its original length),
+expected.safetensors also has `cached` f32 [n, vocab].
+
+Run (about a minute on one core, no network):
 
     pip install torch transformers
-    python tests/make.py [families|precision]
+    python tests/make.py [families|precision|traps] [FIXTURE ...]
 
 `families` makes everything but the bf16 and fp16 logits; `precision` adds those to fixtures that exist; without an
-argument, both. The weights depend on nothing but the fixture's name and the tensor's name. The logits may move in
-their last bits with the CPU and with torch.
+argument, all. FIXTURE is the beginning of a name (`mixtral/`, `llama/yarn`): only those are made. The weights depend
+on nothing but the fixture's name and the tensor's name. The logits may move in their last bits with the CPU and with
+torch, so make what is new and leave the rest.
 
 Nothing is written before it has been checked:
   * the reference comes from `from_pretrained` on the folder itself, so transformers reads the file we test on; no
     tensor may be missing, and none left over but the buffers planted on purpose;
+  * where transformers cannot read the Hub's own form (`stand_in`), it reads the same weights under the keys and names
+    that it knows; where it reads them wrongly (`mend`), the error is undone, and the variant says what and why;
   * it equals the model that was saved, decodes the same token by token through a cache, and agrees with f64;
   * logits have a standard deviation of about 1 to 2;
+  * no router's choice of experts hangs on a rounding;
   * `mistakes`: a loader that got this key wrong would be caught, i.e. the logits move by more than the tolerance;
   * `same`: another spelling of the config that must give the same bits.
 """
@@ -33,394 +40,36 @@ import math
 import os
 import random
 import sys
+import tempfile
+import warnings
 import zlib
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # everything is made from configs; a look-up would be a bug
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore", category=FutureWarning)
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import chatglm
+from variants import BUFFERS, GONE, PRECISION, VARIANTS, gpt2, llama
+
 torch.set_num_threads(1)  # one order of summation
 torch.set_grad_enabled(False)
 transformers.utils.logging.disable_progress_bar()
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
+MADE_WITH = "torch 2.15 and transformers 5.23 and 5.24"  # for fixtures/README.md: all that made what lies there
 TOLERANCE = 1e-4  # what families.rs allows between transformers and the decoder
 REACH = 5 * TOLERANCE  # how far a mistake has to move the logits, at least
-GONE = object()  # in a variant's config: leave this key out
-
-
-# ------------------------------------------------------------------------------------------------------------------
-# The families: config.json as the Hub has it, with tiny sizes.
-
-
-def llama(**keys):
-    """Llama-2's keys. `rope_theta` is absent there: 10000 is the default."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_act": "silu",
-        "hidden_size": 24,
-        "initializer_range": 0.02,
-        "intermediate_size": 52,
-        "max_position_embeddings": 64,
-        "model_type": "llama",
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "num_key_value_heads": 4,
-        "pretraining_tp": 1,
-        "rms_norm_eps": 1e-05,
-        "rope_scaling": None,
-        "tie_word_embeddings": False,
-        "torch_dtype": "float32",
-        "transformers_version": "4.31.0",
-        "use_cache": True,
-        "vocab_size": 67,
-        **keys,
-    }
-
-
-def mistral(**keys):
-    """Mistral-7B-v0.1's keys."""
-    return {
-        "architectures": ["MistralForCausalLM"],
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_act": "silu",
-        "hidden_size": 24,
-        "initializer_range": 0.02,
-        "intermediate_size": 37,
-        "max_position_embeddings": 128,
-        "model_type": "mistral",
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "num_key_value_heads": 2,
-        "rms_norm_eps": 1e-05,
-        "rope_theta": 10000.0,
-        "sliding_window": 8,
-        "tie_word_embeddings": False,
-        "torch_dtype": "float32",
-        "transformers_version": "4.34.0.dev0",
-        "use_cache": True,
-        "vocab_size": 67,
-        **keys,
-    }
-
-
-def opt(**keys):
-    """facebook/opt-125m's keys. There is none for the norm's epsilon (1e-5) nor for tying (true)."""
-    return {
-        "_remove_final_layer_norm": False,
-        "activation_dropout": 0.0,
-        "activation_function": "relu",
-        "architectures": ["OPTForCausalLM"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 2,
-        "do_layer_norm_before": True,
-        "dropout": 0.1,
-        "eos_token_id": 2,
-        "ffn_dim": 52,
-        "hidden_size": 24,
-        "init_std": 0.02,
-        "layerdrop": 0.0,
-        "max_position_embeddings": 40,
-        "model_type": "opt",
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "pad_token_id": 1,
-        "prefix": "</s>",
-        "torch_dtype": "float32",
-        "transformers_version": "4.21.0.dev0",
-        "use_cache": True,
-        "vocab_size": 67,
-        "word_embed_proj_dim": 24,
-        **keys,
-    }
-
-
-def bloom(**keys):
-    """bigscience/bloom-560m's keys, most of which mean nothing to the model."""
-    return {
-        "apply_residual_connection_post_layernorm": False,
-        "architectures": ["BloomForCausalLM"],
-        "attention_dropout": 0.0,
-        "attention_softmax_in_fp32": True,
-        "bias_dropout_fusion": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_dropout": 0.0,
-        "hidden_size": 24,
-        "initializer_range": 0.02,
-        "layer_norm_epsilon": 1e-05,
-        "masked_softmax_fusion": True,
-        "model_type": "bloom",
-        "n_head": 8,
-        "n_inner": None,
-        "n_layer": 2,
-        "offset_alibi": 100,
-        "pad_token_id": 3,
-        "pretraining_tp": 1,
-        "seq_length": 2048,
-        "skip_bias_add": True,
-        "skip_bias_add_qkv": False,
-        "slow_but_exact": False,
-        "torch_dtype": "float32",
-        "transformers_version": "4.20.0",
-        "unk_token_id": 0,
-        "use_cache": True,
-        "vocab_size": 67,
-        **keys,
-    }
-
-
-def gpt2(**keys):
-    """openai-community/gpt2's keys: no torch_dtype and no tie_word_embeddings (true)."""
-    return {
-        "activation_function": "gelu_new",
-        "architectures": ["GPT2LMHeadModel"],
-        "attn_pdrop": 0.1,
-        "bos_token_id": 66,
-        "embd_pdrop": 0.1,
-        "eos_token_id": 66,
-        "initializer_range": 0.02,
-        "layer_norm_epsilon": 1e-05,
-        "model_type": "gpt2",
-        "n_ctx": 40,
-        "n_embd": 24,
-        "n_head": 4,
-        "n_layer": 2,
-        "n_positions": 40,
-        "resid_pdrop": 0.1,
-        "summary_activation": None,
-        "summary_first_dropout": 0.1,
-        "summary_proj_to_labels": True,
-        "summary_type": "cls_index",
-        "summary_use_proj": True,
-        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
-        "vocab_size": 67,
-        **keys,
-    }
-
-
-# ------------------------------------------------------------------------------------------------------------------
-# What checkpoints store beside the weights, or under other names. Each takes and returns {name: tensor}.
-
-
-def without(prefix):
-    """Tensor names as saved from the base model, e.g. `decoder.layers...` for `model.decoder.layers...`."""
-    return lambda tensors, config: {name.removeprefix(prefix): t for name, t in tensors.items()}
-
-
-def stored_head(embedding):
-    """A tied head that is stored all the same, with the embedding's values."""
-    return lambda tensors, config: {**tensors, "lm_head.weight": tensors[embedding].clone()}
-
-
-def causal_masks(prefix, dtype, masked_bias=False):
-    """GPT-2's causal mask and its `-10000`, which old versions of transformers saved as weights."""
-
-    def plant(tensors, config):
-        n = config.n_positions
-        for i in range(config.n_layer):
-            tensors[f"{prefix}h.{i}.attn.bias"] = torch.ones(n, n).tril().view(1, 1, n, n).to(dtype)
-            if masked_bias:
-                tensors[f"{prefix}h.{i}.attn.masked_bias"] = torch.tensor(-10000.0)
-        return tensors
-
-    return plant
-
-
-def inverse_frequencies(tensors, config):
-    """RoPE's frequencies, unscaled, which LLaMA checkpoints up to 2023 carry. To be ignored."""
-    dim = config.hidden_size // config.num_attention_heads
-    for i in range(config.num_hidden_layers):
-        inverse = 1.0 / (10000.0 ** (torch.arange(0, dim, 2).float() / dim))
-        tensors[f"model.layers.{i}.self_attn.rotary_emb.inv_freq"] = inverse
-    return tensors
-
-
-BUFFERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")  # of all the above: may be left over on loading
-
-
-# ------------------------------------------------------------------------------------------------------------------
-# The fixtures.
-
-# about     what the fixture is there for (printed in fixtures/README.md)
-# config    config.json
-# n         tokens, 26 unless told
-# store     dtype of the stored weights
-# shards    files that the weights are spread over
-# layout    changes of names and planted buffers, applied in order to what transformers would save
-# same      overrides of the config that must not change a bit of the logits
-# mistakes  overrides that must change them
-
-VARIANTS = {
-    "llama/mha-untied": dict(
-        about="Llama-1's keys: no `num_key_value_heads`, no `rope_theta`; an epsilon that matters",
-        config=llama(num_key_value_heads=GONE, rms_norm_eps=1e-3),
-        same=[{"num_key_value_heads": 4, "rope_theta": 10000.0}],
-        mistakes=[{"rms_norm_eps": 1e-5}, {"rope_theta": 500000.0}, {"hidden_act": "gelu"}],
-    ),
-    "llama/gqa-tied": dict(
-        about="six query heads on two key heads; no `lm_head` stored",
-        config=llama(num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=True, vocab_size=101),
-        n=24,
-    ),
-    "llama/wide-heads": dict(
-        about="`head_dim` x heads is not the hidden size; `attention_bias` and `mlp_bias`",
-        config=llama(head_dim=10, num_key_value_heads=2, attention_bias=True, mlp_bias=True, intermediate_size=35),
-    ),
-    "llama/linear-rope": dict(
-        about="Vicuna-16k: `rope_scaling` linear 4; text longer than `max_position_embeddings`; stored `inv_freq`",
-        config=llama(
-            intermediate_size=35,
-            max_position_embeddings=10,
-            pad_token_id=0,
-            rope_scaling={"factor": 4.0, "type": "linear"},
-            rope_theta=10000.0,
-        ),
-        n=40,
-        layout=[inverse_frequencies],
-        same=[
-            {
-                "rope_scaling": GONE,
-                "rope_theta": GONE,
-                "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
-            }
-        ],
-        mistakes=[{"rope_scaling": None}],
-    ),
-    "llama/new-rope-keys": dict(
-        about="config.json as transformers 5 writes it: `rope_parameters` with theta 500000, `dtype`",
-        config=llama(num_key_value_heads=2, rope_theta=500000.0, rope_scaling=GONE, intermediate_size=37),
-        rewrite=True,
-        same=[{"rope_parameters": GONE, "rope_theta": 500000.0}],
-        mistakes=[{"rope_parameters": GONE}],
-    ),
-    "llama/sharded-f16": dict(
-        about="weights in f16, in two shards with an index; three layers",
-        config=llama(torch_dtype="float16", num_hidden_layers=3, num_key_value_heads=1),
-        store=torch.float16,
-        shards=2,
-    ),
-    "llama/bf16": dict(
-        about="weights in bf16; three layers",
-        config=llama(torch_dtype="bfloat16", num_hidden_layers=3, num_key_value_heads=2),
-        store=torch.bfloat16,
-    ),
-    "mistral/window": dict(
-        about="v0.1: a window of 8 tokens, the token itself among them; grouped heads",
-        config=mistral(),
-        mistakes=[{"sliding_window": None}, {"sliding_window": 7}, {"sliding_window": 9}],
-    ),
-    "mistral/no-window": dict(
-        about="v0.2 and Nemo: `sliding_window` null, theta 1e6, explicit `head_dim` beside the hidden size",
-        config=mistral(sliding_window=None, rope_theta=1000000.0, head_dim=8, rms_norm_eps=1e-3),
-        mistakes=[{"sliding_window": 8}, {"rope_theta": 10000.0}, {"rms_norm_eps": 1e-6}],
-    ),
-    "opt/125m": dict(
-        about="pre-norm, biases everywhere, learned positions with an offset of two; text as long as the context",
-        config=opt(),
-        n=40,
-        mistakes=[{"do_layer_norm_before": False}, {"_remove_final_layer_norm": True}],
-    ),
-    "opt/350m": dict(
-        about="post-norm, `project_in` and `project_out`, no final norm",
-        config=opt(do_layer_norm_before=False, hidden_size=20, word_embed_proj_dim=14),
-        mistakes=[{"do_layer_norm_before": True}],
-    ),
-    "opt/no-bias": dict(
-        about="`enable_bias` false and `layer_norm_elementwise_affine` false: linears and norms without parameters",
-        config=opt(enable_bias=False, layer_norm_elementwise_affine=False, hidden_size=20, word_embed_proj_dim=20),
-    ),
-    "opt/gelu": dict(
-        about="Galactica: `activation_function` gelu (the erf one)",
-        config=opt(
-            activation_function="gelu",
-            enable_bias=True,
-            layer_norm_elementwise_affine=True,
-            learned_embeddings=True,
-            scale_embeddings=False,
-            bos_token_id=0,
-            hidden_size=20,
-            word_embed_proj_dim=20,
-        ),
-        mistakes=[{"activation_function": "relu"}, {"activation_function": "gelu_new"}],
-    ),
-    "opt/old-names": dict(
-        about="names without `model.`, and the tied head stored as `lm_head.weight` too",
-        config=opt(hidden_size=20, word_embed_proj_dim=20),
-        layout=[stored_head("model.decoder.embed_tokens.weight"), without("model.")],
-    ),
-    "bloom/heads-8": dict(
-        about="ALiBi with a power of two heads; heads of three dimensions",
-        config=bloom(),
-        mistakes=[{"apply_residual_connection_post_layernorm": True}],
-    ),
-    "bloom/heads-6": dict(
-        about="ALiBi with six heads: four slopes, and two from the next power of two; an epsilon that matters",
-        config=bloom(n_head=6, hidden_size=18, layer_norm_epsilon=1e-3),
-        mistakes=[{"layer_norm_epsilon": 1e-5}],
-    ),
-    "bloom/post-residual": dict(
-        about="`apply_residual_connection_post_layernorm`: the residual is what the norm gives",
-        config=bloom(apply_residual_connection_post_layernorm=True, n_head=4, hidden_size=20),
-        mistakes=[{"apply_residual_connection_post_layernorm": False}],
-    ),
-    "bloom/old-keys": dict(
-        about="bloom-560m's file: `n_embed`, `num_attention_heads`; names without `transformer.`",
-        config=bloom(hidden_size=GONE, n_head=GONE, n_embed=20, num_attention_heads=4),
-        layout=[without("transformer.")],
-        same=[{"n_embed": GONE, "num_attention_heads": GONE, "hidden_size": 20, "n_head": 4}],
-    ),
-    "gpt2/plain": dict(
-        about="OpenAI's file: names without `transformer.`, causal masks stored as `h.N.attn.bias`",
-        config=gpt2(n_ctx=28, n_positions=28, n_embd=20),
-        n=28,
-        layout=[without("transformer."), causal_masks("", torch.float32)],
-        mistakes=[{"activation_function": "gelu"}, {"scale_attn_by_inverse_layer_idx": True}],
-    ),
-    "gpt2/prefixed": dict(
-        about="as `save_pretrained` writes it; masks stored as booleans and a scalar `masked_bias`",
-        config=gpt2(tie_word_embeddings=True, torch_dtype="float32", transformers_version="4.38.1"),
-        layout=[causal_masks("transformer.", torch.bool, masked_bias=True)],
-    ),
-    "gpt2/scaled": dict(
-        about="`scale_attn_by_inverse_layer_idx`, `n_inner`, relu; three layers; an epsilon that matters",
-        config=gpt2(
-            scale_attn_by_inverse_layer_idx=True,
-            n_inner=35,
-            n_embd=20,
-            activation_function="relu",
-            n_layer=3,
-            layer_norm_epsilon=1e-3,
-        ),
-        mistakes=[
-            {"scale_attn_by_inverse_layer_idx": False},
-            {"activation_function": "gelu_new"},
-            {"layer_norm_epsilon": 1e-5},
-        ],
-    ),
-    "gpt2/unscaled": dict(
-        about="`scale_attn_weights` false: no 1/sqrt(head_dim)",
-        config=gpt2(scale_attn_weights=False, n_embd=20),
-        mistakes=[{"scale_attn_weights": True}],
-    ),
-    "gpt2/untied": dict(
-        about="`tie_word_embeddings` false: `lm_head.weight` stored without the prefix",
-        config=gpt2(tie_word_embeddings=False, n_embd=20, vocab_size=101, bos_token_id=100, eos_token_id=100),
-        n=24,
-    ),
-}
-
-# One of each family also says what half precision gives, to judge the decoder's bf16 and fp16 by.
-PRECISION = ["llama/gqa-tied", "mistral/window", "opt/125m", "bloom/heads-8", "gpt2/prefixed"]
+MARGIN = 0.02  # between the last expert chosen and the first that is not, in router logits
+HALF_MARGIN = 0.3  # likewise, where bf16 and fp16 are asked as well
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
+SCRATCH = tempfile.TemporaryDirectory()
 
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -436,11 +85,20 @@ def fill(model, fixture, store):
     """Gives every parameter a value at which forgetting it, or taking it for another, would show."""
     head = model.get_output_embeddings().weight
     tied = model.get_input_embeddings().weight is head
+    kind = model.config.get_text_config().model_type
     for name, p in model.named_parameters():  # a tied head comes once, as the embedding
         value = normal(f"{fixture}/{name}", p.shape)
-        if p.dim() == 1 and name.endswith(".bias"):
+        if name.endswith("A_log"):  # decay: half of what is in the state lasts from one token to some ten
+            value = 0.7 * value - 0.5
+        elif name.endswith(("dt_proj.bias", "dt_bias")):  # a step before its softplus
+            value = 0.8 * value - 1
+        elif kind.startswith("qwen2") and name.endswith("k_proj.bias"):  # as large as in the trained ones
+            value *= 3
+        elif p.dim() == 1 and name.endswith(".bias"):
             value *= 0.2
-        elif p.dim() == 1:  # a norm's weight
+        elif p.dim() == 1 and kind.startswith("gemma") and "vision_tower" not in name:  # a norm that adds one
+            value *= 0.2
+        elif p.dim() == 1:  # a norm's weight; Mamba's D
             value = 1 + 0.2 * value
         elif p is head:  # logits of a normalised state then have this standard deviation
             value *= 1.5 / math.sqrt(p.shape[1])
@@ -449,18 +107,50 @@ def fill(model, fixture, store):
         elif p is model.get_input_embeddings().weight:
             assert not tied
             value *= 0.8
+        elif name.endswith("mlp.gate.weight"):  # a router
+            value *= 3 / math.sqrt(p.shape[1])
+        elif name.endswith("conv1d.weight"):  # [channels, 1, width]
+            value *= 0.6
+        elif p.dim() == 3:  # experts, stacked: [expert, out, in]
+            value *= 1.2 / math.sqrt(p.shape[2])
         else:  # a linear: [out, in], but [in, out] in GPT-2's Conv1D
-            fan_in = p.shape[0] if model.config.model_type == "gpt2" else p.shape[1]
+            fan_in = p.shape[0] if kind == "gpt2" else p.shape[1]
             value *= 1.2 / math.sqrt(fan_in)
         p.copy_(value.to(store).to(torch.float32))
 
 
-def tokens_of(fixture, n, vocab):
+def router_margin(model, tokens):
+    """At the last token: how far the experts chosen are ahead of the others, in the closest of the layers."""
+    gaps, hooks = [], []
+
+    def note(router, _, out):
+        logits = out[0][-1].sort(descending=True).values
+        gaps.append((logits[router.top_k - 1] - logits[router.top_k]).item())
+
+    for module in model.modules():
+        if type(module).__name__.endswith("TopKRouter"):
+            hooks.append(module.register_forward_hook(note))
+    if hooks:
+        logits_of(model, tokens)
+    for hook in hooks:
+        hook.remove()
+    return min(gaps, default=math.inf)
+
+
+def tokens_of(fixture, n, vocab, model):
     """`n` tokens; special ones, the last of the vocabulary and a repeated pair among them."""
     rng = random.Random(zlib.crc32(f"{fixture}/tokens".encode()))
     ids = [rng.randrange(vocab) for _ in range(n)]
     ids[0], ids[3], ids[5], ids[7] = 2, vocab - 1, 1, 0
     ids[11:13] = ids[8:10]
+    margin = HALF_MARGIN if fixture in PRECISION else MARGIN
+    if router_margin(model, torch.tensor(ids)) < math.inf:  # there is a router: replace tokens at which it hesitates
+        for i in range(n):
+            tries = 0
+            while router_margin(model, torch.tensor(ids[: i + 1])) < margin:
+                ids[i] = rng.randrange(vocab)
+                tries += 1
+                assert tries < 5 * vocab, f"{fixture}: no token {i} at which the router is sure"
     return torch.tensor(ids)
 
 
@@ -468,23 +158,45 @@ def tokens_of(fixture, n, vocab):
 # What transformers computes.
 
 
-def build(config):
+def build(config, mend=None):
     """A model from the contents of a config.json, with whatever weights it starts from."""
     keys = dict(config)
-    return AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(keys.pop("model_type"), **keys), dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    config = AutoConfig.for_model(keys.pop("model_type"), **keys)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **EAGER).eval()
+    if mend:
+        mend(model)
+    return model
 
 
-def load(folder, dtype=torch.float32):
+def readable(folder, variant):
+    """The folder, or one with the same weights under keys and names that transformers knows."""
+    if "stand_in" not in variant:
+        return folder
+    other = Path(SCRATCH.name) / folder.name
+    other.mkdir(exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    tensors = variant.get("stand_in_names", lambda t, _: t)(tensors, config)
+    (other / "config.json").write_text(json.dumps(variant["stand_in"](config)))
+    save_file({n: t.contiguous() for n, t in tensors.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    return other
+
+
+def load(folder, variant, dtype=torch.float32):
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager", local_files_only=True, output_loading_info=True
+        readable(folder, variant),
+        dtype=dtype,
+        **EAGER,
+        local_files_only=True,
+        output_loading_info=True,
     )
     left = [k for k in info["unexpected_keys"] if not k.endswith(BUFFERS)]
     assert not info["missing_keys"] and not info["mismatched_keys"] and not left, (folder, info)
     assert {p.dtype for p in model.parameters()} == {dtype}, folder
     # `model.to(dtype)` would round RoPE's frequencies as well; loading in a dtype, as people do, leaves them in f32.
-    assert all(b.dtype == torch.float32 for b in model.buffers() if b.is_floating_point()), folder
+    assert all(b.dtype == torch.float32 for n, b in model.named_buffers() if n.endswith("inv_freq")), folder
+    if "mend" in variant:
+        variant["mend"](model)
     return model.eval()
 
 
@@ -495,21 +207,26 @@ def logits_of(model, tokens):
 def cached_logits_of(model, tokens):
     past, rows = None, []
     for t in tokens:
-        out = model(input_ids=t.view(1, 1), past_key_values=past, use_cache=True)
-        past = out.past_key_values
+        out = model(input_ids=t.view(1, 1), cache=past, use_cache=True)
+        past = out.cache
         rows.append(out.logits[0, -1])
     return torch.stack(rows)
 
 
 def override(config, keys):
-    return {k: v for k, v in {**config, **keys}.items() if v is not GONE}
+    """A key that holds an object, and is given one, changes in that object's keys."""
+    whole = dict(config)
+    for key, value in keys.items():
+        nested = isinstance(value, dict) and isinstance(whole.get(key), dict) and key.endswith("_config")
+        whole[key] = override(whole[key], value) if nested else value
+    return {k: v for k, v in whole.items() if v is not GONE}
 
 
-def with_overrides(folder, keys, tokens):
+def with_overrides(folder, variant, keys, tokens):
     """The logits if the config had said something else: the fixture's own weights in another model."""
-    config = override(json.loads((folder / "config.json").read_text()), keys)
-    model = build(config)
-    model.load_state_dict(load(folder).state_dict(), strict=False)
+    config = override(json.loads((readable(folder, variant) / "config.json").read_text()), keys)
+    model = build(config, variant.get("mend"))
+    model.load_state_dict(load(folder, variant).state_dict(), strict=False)
     return logits_of(model, tokens)
 
 
@@ -522,6 +239,7 @@ def distance(a, b):
 
 
 def write_config(folder, variant):
+    """Writes config.json, and gives the contents of the one that transformers is to read."""
     config = override(variant["config"], {})
     if variant.get("rewrite"):  # as this version of transformers spells it
         model_type = config["model_type"]
@@ -531,15 +249,17 @@ def write_config(folder, variant):
         assert config["model_type"] == model_type and "rope_theta" not in config
         config["transformers_version"] = transformers.__version__
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return config
+    return variant.get("stand_in", lambda c: c)(config)
 
 
 def write_weights(folder, model, variant):
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+    heads = ("lm_head.weight", "embed_out.weight") if tied else ()
+    tensors = {n: t.detach().clone() for n, t in model.state_dict().items() if n not in heads}
     tensors = {n: t.to(variant.get("store", torch.float32)).contiguous() for n, t in tensors.items()}
     for change in variant.get("layout", []):
         tensors = change(tensors, model.config)
+    tensors = {n: t.contiguous() for n, t in tensors.items()}
 
     shards = variant.get("shards", 1)
     if shards == 1:
@@ -556,51 +276,71 @@ def write_weights(folder, model, variant):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def families():
-    print(f"{'fixture':22}{'kB':>6}{'n':>4}{'vocab':>6}{'std':>6}{'cached':>10}{'f64':>10}  mistakes move logits by")
-    for fixture, variant in VARIANTS.items():
+def check_by_hand(folder, tokens, logits):
+    """ChatGLM: the formulas themselves, on the file itself."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = {n: t.double().numpy() for n, t in load_file(folder / "model.safetensors").items()}
+    off = distance(logits, torch.tensor(chatglm.logits(config, tensors, tokens.numpy())))
+    assert off < TOLERANCE / 2, f"{folder}: {off} from the formulas"
+
+
+def families(chosen):
+    print(f"{'fixture':24}{'kB':>6}{'n':>4}{'vocab':>6}{'std':>6}{'cached':>10}{'f64':>10}  mistakes move logits by")
+    for fixture in chosen:
+        variant = VARIANTS[fixture]
         folder = FIXTURES / fixture
         folder.mkdir(parents=True, exist_ok=True)
-        config = write_config(folder, variant)
-        made = build(config)
+        made = build(write_config(folder, variant), variant.get("mend"))
         fill(made, fixture, variant.get("store", torch.float32))
         write_weights(folder, made, variant)
 
-        model = load(folder)
-        tokens = tokens_of(fixture, variant.get("n", 26), config["vocab_size"])
+        model = load(folder, variant)
+        vocab = variant.get("vocab", model.config.get_text_config().vocab_size)
+        tokens = tokens_of(fixture, variant.get("n", 26), vocab, model)
         logits = logits_of(model, tokens)
         assert torch.equal(logits, logits_of(made, tokens)), f"{fixture}: what was saved is not what was read"
         assert torch.isfinite(logits).all()
         std = logits.std().item()
         assert 0.9 < std < 2.2, f"{fixture}: logits have a standard deviation of {std}"
-        cached = distance(logits, cached_logits_of(model, tokens))
-        assert cached < TOLERANCE, f"{fixture}: cached decoding is off by {cached}"
-        moved = [distance(logits, with_overrides(folder, keys, tokens)) for keys in variant.get("mistakes", [])]
+        expected = {"tokens": tokens, "logits": logits.contiguous()}
+        one_by_one = cached_logits_of(model, tokens)
+        cached = distance(logits, one_by_one)
+        if variant.get("cached_differs"):
+            assert cached > REACH, f"{fixture}: cached decoding is the same, within {cached}"
+            expected["cached"] = one_by_one.contiguous()
+            assert torch.equal(logits, logits_of(model, tokens)), f"{fixture}: decoding has changed the model"
+        else:
+            assert cached < TOLERANCE, f"{fixture}: cached decoding is off by {cached}"
+        wrong = variant.get("mistakes", [])
+        moved = [distance(logits, with_overrides(folder, variant, keys, tokens)) for keys in wrong]
         assert all(m > REACH for m in moved), f"{fixture}: a mistake would pass: {moved}"
         for keys in variant.get("same", []):
-            off = distance(logits, with_overrides(folder, keys, tokens))
+            off = distance(logits, with_overrides(folder, variant, keys, tokens))
             assert off == 0, f"{fixture}: {keys} gives other logits, by {off}"
         exact = distance(logits, logits_of(model.double(), tokens))
         assert exact < TOLERANCE / 2, f"{fixture}: f32 is {exact} from f64"
+        if fixture.startswith("chatglm/"):
+            check_by_hand(folder, tokens, logits)
 
-        save_file({"tokens": tokens, "logits": logits.contiguous()}, folder / "expected.safetensors")
+        save_file(expected, folder / "expected.safetensors")
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1000
         moves = " ".join(f"{m:.1g}" for m in moved)
         print(
-            f"{fixture:22}{size:6.0f}{len(tokens):4}{logits.shape[1]:6}{std:6.2f}{cached:10.1e}{exact:10.1e}  {moves}"
+            f"{fixture:24}{size:6.0f}{len(tokens):4}{logits.shape[1]:6}{std:6.2f}{cached:10.1e}{exact:10.1e}  {moves}",
+            flush=True,
         )
 
 
-def precision():
-    print(f"{'fixture':22}{'dtype':>6}{'max abs':>10}{'rms':>10}")
-    for fixture in PRECISION:
+def precision(chosen):
+    print(f"{'fixture':24}{'dtype':>6}{'max abs':>10}{'rms':>10}")
+    for fixture in [f for f in PRECISION if f in chosen]:
         folder = FIXTURES / fixture
         expected = load_file(folder / "expected.safetensors")
         for name, dtype in HALVES.items():
-            logits = logits_of(load(folder, dtype), expected["tokens"]).float()
+            logits = logits_of(load(folder, VARIANTS[fixture], dtype), expected["tokens"]).float()
             assert torch.isfinite(logits).all()
             off = logits - expected["logits"]
-            print(f"{fixture:22}{name:>6}{off.abs().max():10.4f}{off.square().mean().sqrt():10.5f}")
+            print(f"{fixture:24}{name:>6}{off.abs().max():10.4f}{off.square().mean().sqrt():10.5f}", flush=True)
             save_file({"logits": logits.contiguous()}, folder / f"expected-{name}.safetensors")
 
 
@@ -858,7 +598,7 @@ def margins(name, items, run):
             assert all(g == 0 or g > 2e-3 for g in gaps), (name, item["about"], scores)
 
 
-def traps():
+def traps(_):
     import importlib.metadata
     import logging
 
@@ -934,14 +674,15 @@ def readme():
     lines = [
         "# Fixtures",
         "",
-        "Tiny checkpoints in Hugging Face layout and what `transformers` computes on them. All weights are random, made by",
-        "`tests/make.py` (see there for what it checks); nothing here was trained or downloaded.",
-        f"Made with torch {torch.__version__.split('+')[0]} and transformers {transformers.__version__}, on a CPU.",
+        "Tiny checkpoints in Hugging Face layout and what `transformers` computes on them. All weights are random, made",
+        "by `tests/make.py` (see there for what it checks); nothing here was trained or downloaded.",
+        f"Made with {MADE_WITH}, on a CPU.",
         "",
         "A folder holds `config.json`, the weights and `expected.safetensors`: `tokens` (int64 [n]) and `logits`",
         "(f32 [n, vocab]; eager attention, f32, one pass without a cache). Where there are `expected-bf16.safetensors` and",
         "`expected-fp16.safetensors`, their `logits` come from the same weights loaded in that dtype; they are one rounding",
-        "among many, so compare distances from the f32 logits and not bits.",
+        "among many, so compare distances from the f32 logits and not bits. Where `expected.safetensors` has `cached`",
+        "(f32 [n, vocab]), decoding token by token gives that, by design, and not `logits`.",
         "",
         "| fixture | what it is there for |",
         "|---|---|",
@@ -952,11 +693,14 @@ def readme():
 
 def main(arguments):
     steps = {"families": families, "precision": precision, "traps": traps}
-    if not set(arguments) <= set(steps):
-        sys.exit(f"usage: python tests/make.py [{'|'.join(steps)}]")
-    for name, step in steps.items():
-        if not arguments or name in arguments:
-            step()
+    names = tuple(a for a in arguments if a not in steps)
+    asked = [s for s in steps if s in arguments] or (["families", "precision"] if names else list(steps))
+    chosen = [f for f in VARIANTS if f.startswith(names or "")]
+    unknown = [n for n in names if not any(f.startswith(n) for f in VARIANTS)]
+    if unknown:
+        sys.exit(f"{unknown}: no such fixture\nusage: python tests/make.py [{'|'.join(steps)}] [FIXTURE ...]")
+    for step in asked:
+        steps[step](chosen)
     readme()
 
 

@@ -82,7 +82,7 @@ fn rows(kind: Kind) -> Result<(Vec<&'static str>, Vec<Vec<String>>)> {
             ));
             rows.push(pair(
                 "skipped",
-                "embeddings, norms, biases always; `head` unless a recipe's `skip` says otherwise",
+                "embeddings, norms, biases always; `head` and `*.router` unless a recipe's `skip` says otherwise",
             ));
             (vec!["format", "about"], rows)
         }

@@ -53,6 +53,9 @@ impl Plan {
             let recipe = &study.recipes[cell.recipe];
             let load = count(model, recipe, task, &plan.items[cell.task], study.limit);
             let status = match (known.get(&cell.id), &load) {
+                _ if recipe.unfit(&model.spec).is_some() => {
+                    format!("skipped: {}", recipe.unfit(&model.spec).unwrap_or_default())
+                }
                 (Some(Status::Done { .. }), _) => "done".into(),
                 (Some(Status::Skipped { why }), _) => format!("skipped: {why}"),
                 (_, Err(e)) => {

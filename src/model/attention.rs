@@ -1,11 +1,11 @@
-//! Causal attention over packed sequences: grouped heads, windows, ALiBi.
+//! Causal attention over packed sequences: grouped heads, windows, ALiBi, soft caps.
 //!
 //! Only attention knows where sequences end: tokens of many form one matrix, and [`Span`]s say which rows belong
 //! together. The fused form walks blocks of queries, keeps their scores in a buffer that fits the cache, and never
 //! writes the whole score matrix. A block's arithmetic depends on its own sequence alone.
 use super::{
-    ops::{Kernels, Mode, Precision, exp},
-    spec::{AttentionSpec, Position, Scaled},
+    ops::{self, Kernels, Mode, Precision, exp},
+    spec::{AlibiTerm, AttentionSpec, Position, Scaled},
 };
 use crate::tensor::{
     matmul::{View, small},
@@ -51,14 +51,25 @@ pub fn attend(spec: &AttentionSpec, q: &Tensor, kv: &Kv, spans: &[Span], mode: M
     q.apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &op)
 }
 
-/// ALiBi's slope of each head (Press et al., 2022; `build_alibi_tensor` of transformers' BLOOM for head counts that are
-/// no power of two).
-pub fn slopes(heads: usize) -> Vec<f32> {
+/// ALiBi's slope of each head (Press et al., 2022; for head counts that are no power of two, `build_alibi_tensor` of
+/// transformers' BLOOM, which MPT's code agrees with). `max` is 8 in the paper.
+pub fn slopes(heads: usize, max: f64) -> Vec<f32> {
     let power = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
-    let base = |n: usize| 2f64.powf(-(2f64.powf(-((n as f64).log2() - 3.))));
+    let base = |n: usize| 2f64.powf(-max / n as f64);
     let regular = (1..=power).map(|i| base(power).powi(i as i32));
     let extra = (0..heads - power).map(|i| base(2 * power).powi(2 * i as i32 + 1));
     regular.chain(extra).map(|s| s as f32).collect()
+}
+
+/// ALiBi's term for a head of this slope and a key at this position, rounded as the family stores it and as the pass does.
+#[inline(always)]
+fn alibi_term(slope: f32, position: usize, term: AlibiTerm, pass: Precision) -> f32 {
+    let short = Precision::BF16;
+    match term {
+        AlibiTerm::Rounded => pass.one(pass.one(slope) * position as f32),
+        AlibiTerm::Bf16 => pass.one(short.one(short.one(slope) * short.one(position as f32))),
+        AlibiTerm::Wide => slope * position as f32,
+    }
 }
 
 /// The first key that a query at `position` sees.
@@ -109,8 +120,8 @@ fn reference(
             let raw = query.matmul(&k.t()?.contiguous()?)?;
             match spec.scaled {
                 Scaled::Scores => round((round(raw)? * spec.scale)?),
-                Scaled::Queries => round(raw),
-                Scaled::WithAlibi => Ok((raw * spec.scale)?),
+                Scaled::Queries | Scaled::Sum => round(raw),
+                Scaled::WithAlibi | Scaled::Wide => raw * spec.scale,
             }
         };
         let old = match exact {
@@ -121,13 +132,18 @@ fn reference(
         if let (Some(((k, _), _)), Some(old)) = (exact, &old) {
             score = old.broadcast_as(score.shape())?.where_cond(&score, &scores(k)?)?;
         }
-        if spec.position == Position::Alibi {
-            score = mode.precision.round(score.broadcast_add(&alibi(
-                spec.heads,
-                s.keys,
-                mode.precision,
-                q.device(),
-            )?)?)?;
+        if let Position::Alibi { max, term } = spec.position {
+            let bias = alibi(slopes(spec.heads, max), s.keys, term, mode.precision, q.device())?;
+            score = score.broadcast_add(&bias)?;
+            if spec.scaled == Scaled::Sum {
+                score = (score * spec.scale)?;
+            }
+            if term != AlibiTerm::Wide {
+                score = round(score)?;
+            }
+        }
+        if let Some(cap) = spec.softcap {
+            score = ops::softcap(&score, cap, mode)?;
         }
         let score = score.broadcast_add(&mask(spec.window, s, q.device())?)?;
         let top = score.max_keepdim(D::Minus1)?.detach();
@@ -165,11 +181,16 @@ fn old_keys(s: Span, residual: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(cells, (s.queries, s.keys), device)
 }
 
-fn alibi(heads: usize, keys: usize, precision: Precision, device: &Device) -> Result<Tensor> {
-    let bias = slopes(heads)
-        .into_iter()
-        .flat_map(|s| (0..keys).map(move |j| precision.one(precision.one(s) * j as f32)))
-        .collect();
+fn alibi(
+    slopes: Vec<f32>,
+    keys: usize,
+    term: AlibiTerm,
+    precision: Precision,
+    device: &Device,
+) -> Result<Tensor> {
+    let heads = slopes.len();
+    let bias =
+        slopes.into_iter().flat_map(|s| (0..keys).map(move |j| alibi_term(s, j, term, precision))).collect();
     Tensor::from_vec(bias, (heads, 1, keys), device)
 }
 
@@ -209,7 +230,10 @@ impl CustomOp3 for Fused<'_> {
                 blocks.push((span, first, here));
             }
         }
-        let slopes = slopes(self.spec.heads);
+        let slopes = match self.spec.position {
+            Position::Alibi { max, .. } => slopes(self.spec.heads, max),
+            _ => Vec::new(),
+        };
         blocks.into_par_iter().for_each(|(span, first, out)| self.block(span, first, &slopes, q, k, v, out));
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
@@ -233,7 +257,7 @@ impl Fused<'_> {
                 let kv_at = (s.key + low) * kv_width + head / (spec.heads / spec.kv_heads) * d;
                 let queries = View { data: &q[(s.query + first) * width + head * d..], row: width, col: 1 };
                 let scale = match spec.scaled {
-                    Scaled::Queries => 1.,
+                    Scaled::Queries | Scaled::Sum => 1.,
                     Scaled::Scores if p != Precision::F32 => 1.,
                     _ => spec.scale as f32,
                 };
@@ -246,14 +270,18 @@ impl Fused<'_> {
                         Scaled::Scores => {
                             row.iter_mut().for_each(|x| *x = p.one(p.one(*x) * spec.scale as f32))
                         }
-                        Scaled::Queries => row.iter_mut().for_each(|x| *x = p.one(*x)),
-                        Scaled::WithAlibi => {}
+                        Scaled::Queries | Scaled::Sum => row.iter_mut().for_each(|x| *x = p.one(*x)),
+                        Scaled::WithAlibi | Scaled::Wide => {}
                     }
-                    if spec.position == Position::Alibi {
-                        let slope = p.one(slopes[head]);
+                    if let Position::Alibi { term, .. } = spec.position {
+                        let scale = if spec.scaled == Scaled::Sum { spec.scale as f32 } else { 1. };
                         for (j, x) in row.iter_mut().enumerate() {
-                            *x = p.one(*x + p.one(slope * (low + j) as f32));
+                            let sum = (*x + alibi_term(slopes[head], low + j, term, p)) * scale;
+                            *x = if term == AlibiTerm::Wide { sum } else { p.one(sum) };
                         }
+                    }
+                    if let Some(cap) = spec.softcap {
+                        ops::rounded!(p, r => row.iter_mut().for_each(|x| *x = ops::capped(*x, cap as f32, r)));
                     }
                     let from = first_key(spec.window, position + i) - low;
                     arch.dispatch(|| softmax(row, from, position + i + 1 - low));

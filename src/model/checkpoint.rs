@@ -167,11 +167,11 @@ impl Checkpoint {
     /// The tensor that holds a parameter, under whichever prefix this checkpoint uses.
     fn find(&self, family: &dyn Family, source: &Source) -> Option<(String, usize)> {
         // A head stands outside the base model, and so carries no prefix at all.
-        family
-            .prefixes()
-            .iter()
-            .map(|p| format!("{p}{}", source.name))
-            .chain([source.name.clone()])
+        let names = std::iter::once(&source.name).chain(&source.alias);
+        names
+            .flat_map(|name| {
+                family.prefixes().iter().map(move |p| format!("{p}{name}")).chain([name.clone()])
+            })
             .find_map(|name| self.index.get(&name).map(|&file| (name, file)))
     }
 

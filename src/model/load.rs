@@ -82,7 +82,7 @@ struct Files {
 pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Opened> {
     let files = find(name, folder, progress)?;
     let config_label = format!("{}/config.json", files.label);
-    let config: Value = serde_json::from_str(&files.config).blame(format!("`{config_label}`"))?;
+    let config: Value = families::parse(&files.config).blame(format!("`{config_label}`"))?;
     let family = families::of(&config).blame(format!("`{config_label}`"))?;
     let mut spec = family.spec(&config).blame(format!("`{config_label}`"))?;
     spec.check().blame(format!("`{config_label}`"))?;

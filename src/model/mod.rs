@@ -4,12 +4,18 @@
 //! [`decoder::Decoder`] computes. Nothing here knows that quantization exists: [`seam`] has the three places where
 //! something may stand.
 pub mod attention;
+pub mod block;
+mod cache;
 pub mod checkpoint;
 pub mod decoder;
 pub mod families;
 pub mod hub;
+mod linear;
 pub mod load;
 pub mod ops;
+pub mod params;
+pub mod rope;
 pub mod seam;
 pub mod site;
 pub mod spec;
+mod ssm;

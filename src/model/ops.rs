@@ -1,8 +1,8 @@
-//! The decoder's small operations: norms, activations, rotations, additions, each in two forms.
+//! The decoder's small operations: norms, activations, additions, each in two forms.
 //!
 //! *Reference*: a chain of candle operations, with gradients, on any device; training and GPUs use it. *Fused*: one loop
 //! over rows on a CPU. `tests/engine.rs` holds the two together.
-use super::spec::{Act, NormKind, NormSpec};
+use super::spec::{Act, Gain, NormKind, NormSpec};
 use crate::tensor::{matmul, rows};
 use candle_core::{D, DType, Result, Tensor};
 
@@ -86,7 +86,8 @@ pub struct Mode {
 }
 
 impl Mode {
-    fn fused(self) -> bool {
+    /// Loops over rows.
+    pub fn fused(self) -> bool {
         self.kernels == Kernels::Fused
     }
 }
@@ -97,21 +98,24 @@ pub struct Norm {
     spec: NormSpec,
     scale: Option<Tensor>,
     shift: Option<Tensor>,
-    /// The same rows where fused loops can read them.
+    /// What is multiplied and added, where fused loops can read it.
     rows: [Vec<f32>; 2],
 }
 
 impl Norm {
-    /// `scale` and `shift` are `[hidden]`.
+    /// `scale` and `shift` are `[width]`, as learned.
     pub fn new(spec: NormSpec, scale: Option<Tensor>, shift: Option<Tensor>) -> Result<Self> {
         let row = |t: &Option<Tensor>| {
             t.as_ref().map_or(Ok(Vec::new()), |t| t.to_dtype(DType::F32)?.to_vec1::<f32>())
         };
-        let rows = [row(&scale)?, row(&shift)?];
+        let mut rows = [row(&scale)?, row(&shift)?];
+        if spec.gain == Gain::OnePlus {
+            rows[0].iter_mut().for_each(|w| *w += 1.);
+        }
         Ok(Self { spec, scale, shift, rows })
     }
 
-    /// Its learned rows, to rewrite them.
+    /// Its learned rows.
     pub fn params(&self) -> (Option<&Tensor>, Option<&Tensor>) {
         (self.scale.as_ref(), self.shift.as_ref())
     }
@@ -122,9 +126,13 @@ impl Norm {
         Self::new(self.spec, round(&self.scale)?, round(&self.shift)?)
     }
 
-    /// `[tokens, hidden]`. RMS rounds before the learned scale and after it, as `LlamaRMSNorm` does; a layer norm once.
+    /// `x [.., width]`. [`Gain`] says where it rounds.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         if mode.fused() { self.fused(x, mode.precision) } else { self.reference(x, mode.precision) }
+    }
+
+    fn rounds_before_scale(&self) -> bool {
+        self.spec.kind == NormKind::Rms && self.spec.gain == Gain::Scale
     }
 
     fn reference(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
@@ -134,11 +142,12 @@ impl Norm {
         };
         let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + self.spec.eps)?.sqrt()?.recip()?;
         let mut x = x.broadcast_mul(&inverse)?;
-        if self.spec.kind == NormKind::Rms {
+        if self.rounds_before_scale() {
             x = precision.round(x)?;
         }
         if let Some(scale) = &self.scale {
-            x = x.broadcast_mul(scale)?;
+            let one = if self.spec.gain == Gain::OnePlus { 1. } else { 0. };
+            x = x.broadcast_mul(&(scale + one)?)?;
         }
         if let Some(shift) = &self.shift {
             x = x.broadcast_add(shift)?;
@@ -148,7 +157,7 @@ impl Norm {
 
     fn fused(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
         let [scale, shift] = &self.rows;
-        let (kind, eps) = (self.spec.kind, self.spec.eps as f32);
+        let (kind, eps, early) = (self.spec.kind, self.spec.eps as f32, self.rounds_before_scale());
         rows::map(x, "norm", |_, x, out| {
             let n = x.len() as f32;
             let mean = if kind == NormKind::Layer { sum(x, |v| v) / n } else { 0. };
@@ -158,7 +167,7 @@ impl Norm {
             for (o, v) in out.iter_mut().zip(x) {
                 *o = (v - mean) * inverse;
             }
-            if kind == NormKind::Rms && precision != Precision::F32 {
+            if early && precision != Precision::F32 {
                 out.iter_mut().for_each(|o| *o = precision.one(*o));
             }
             out.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
@@ -206,6 +215,23 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, mode: Mode) ->
 /// The residual stream takes a branch's output in.
 pub fn add(x: &Tensor, y: &Tensor, mode: Mode) -> Result<Tensor> {
     mode.precision.round((x + y)?)
+}
+
+/// `cap * tanh(x / cap)`, rounded after each of its operations.
+pub fn softcap(x: &Tensor, cap: f64, mode: Mode) -> Result<Tensor> {
+    let p = mode.precision;
+    if !mode.fused() {
+        return p.round((p.round(p.round((x / cap)?)?.tanh()?)? * cap)?);
+    }
+    rows::map(x, "softcap", |_, x, out| {
+        rounded!(p, r => out.iter_mut().zip(x).for_each(|(o, &x)| *o = capped(x, cap as f32, r)));
+    })
+}
+
+/// One number of [`softcap`], rounded by `r`.
+#[inline(always)]
+pub fn capped(x: f32, cap: f32, r: impl Fn(f32) -> f32) -> f32 {
+    r(r(r(x / cap).tanh()) * cap)
 }
 
 /// `act(x)`.
@@ -300,58 +326,6 @@ pub fn exp(x: f32) -> f32 {
         f32::INFINITY
     } else {
         y
-    }
-}
-
-/// Cosines and sines of rotary positions, `[positions, head_dim / 2]`, in f32 as `transformers` computes them.
-pub struct Rope {
-    half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
-impl Rope {
-    /// For positions `0..count`.
-    pub fn new(theta: f64, divide: f64, head_dim: usize, count: usize) -> Self {
-        let half = head_dim / 2;
-        let frequency: Vec<f32> = (0..half)
-            .map(|i| 1. / (theta as f32).powf((2 * i) as f32 / head_dim as f32) / divide as f32)
-            .collect();
-        let angles = (0..count).flat_map(|p| frequency.iter().map(move |f| p as f32 * f));
-        let (sin, cos) = angles.map(f32::sin_cos).unzip();
-        Self { half, cos, sin }
-    }
-
-    /// Rotates every head of `x [tokens, heads * head_dim]`; `positions` has an entry a token.
-    pub fn rotate(&self, x: &Tensor, positions: &[usize], mode: Mode) -> Result<Tensor> {
-        let (half, p) = (self.half, mode.precision);
-        if mode.fused() {
-            return rows::map(x, "rope", |token, x, out| {
-                let at = positions[token] * half;
-                let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                rounded!(p, r => for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(2 * half)) {
-                    let ((a, b), (first, second)) = (x.split_at(half), out.split_at_mut(half));
-                    for i in 0..half {
-                        let (c, s) = (r(cos[i]), r(sin[i]));
-                        first[i] = r(r(a[i] * c) - r(b[i] * s));
-                        second[i] = r(r(b[i] * c) + r(a[i] * s));
-                    }
-                })
-            });
-        }
-        let (tokens, width) = x.dims2()?;
-        let table = |table: &[f32]| -> Result<Tensor> {
-            let rows: Vec<f32> =
-                positions.iter().flat_map(|&p| &table[p * half..(p + 1) * half]).copied().collect();
-            p.round(Tensor::from_vec(rows, (tokens, 1, half), x.device())?)
-        };
-        let (cos, sin) = (table(&self.cos)?, table(&self.sin)?);
-        let x = x.reshape((tokens, width / (2 * half), 2 * half))?;
-        let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
-        let times = |x: &Tensor, y: &Tensor| p.round(x.broadcast_mul(y)?);
-        let first = (times(&a, &cos)? - times(&b, &sin)?)?;
-        let second = (times(&b, &cos)? + times(&a, &sin)?)?;
-        p.round(Tensor::cat(&[first, second], 2)?.reshape((tokens, width))?)
     }
 }
 

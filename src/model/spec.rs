@@ -1,5 +1,5 @@
 //! The vocabulary in which every family describes itself. Plain data: comparable, printable.
-use super::site::{Role, Site};
+pub use super::params::{Half, Param, Slot, Source, Split, SsmPart, Take};
 use anyhow::{Result, bail, ensure};
 
 /// What one checkpoint is.
@@ -30,6 +30,8 @@ pub struct EmbedSpec {
     pub norm: Option<NormSpec>,
     /// OPT-350m embeds into a narrower space of this width, with a linear into the stream and one back.
     pub project: Option<usize>,
+    /// Embeddings are multiplied by this: Gemma's square root of the width.
+    pub scale: Option<f64>,
 }
 
 /// A table of positions.
@@ -48,30 +50,50 @@ pub struct HeadSpec {
     pub tied: bool,
     /// It has a bias.
     pub bias: bool,
+    /// Logits become `cap * tanh(logits / cap)`: Gemma 2.
+    pub softcap: Option<f64>,
+}
+
+impl HeadSpec {
+    /// Without bias or cap.
+    pub fn plain(tied: bool) -> Self {
+        Self { tied, bias: false, softcap: None }
+    }
 }
 
 /// One block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockSpec {
-    /// Both its norms.
+    /// All its norms.
     pub norm: NormSpec,
     /// How its two branches meet the stream.
     pub residual: Residual,
     /// What mixes tokens.
-    pub attention: AttentionSpec,
+    pub mixer: Mixer,
     /// What works on each token.
     pub ffn: Ffn,
 }
 
-/// How a block's branches meet the residual stream.
+/// How a block's branches meet the residual stream. `n` are norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residual {
-    /// `x + mix(norm(x))`, then `x + ffn(norm(x))`.
+    /// `x + mix(n(x))`, then `x + ffn(n(x))`.
     Pre,
-    /// As `Pre`, but the branch is added to `norm(x)`: BLOOM's `apply_residual_connection_post_layernorm`.
+    /// As `Pre`, with the stream in f32 whatever the precision: Mamba's `residual_in_fp32`.
+    PreWide,
+    /// As `Pre`, but the branch is added to `n(x)`: BLOOM's `apply_residual_connection_post_layernorm`.
     FromNorm,
-    /// `norm(x + mix(x))`, then `norm(x + ffn(x))`: OPT-350m.
+    /// `n(x + mix(x))`, then `n(x + ffn(x))`: OPT-350m.
     Post,
+    /// `x + n(mix(x))`, then `x + n(ffn(x))`: OLMo 2.
+    Branch,
+    /// `x + n(mix(n(x)))`, then `x + n(ffn(n(x)))`: Gemma 2, GLM-4.
+    Sandwich,
+    /// `x + mix(n(x)) + ffn(n(x))`.
+    Parallel {
+        /// One norm for both branches; otherwise each has its own.
+        shared: bool,
+    },
 }
 
 /// A norm.
@@ -81,10 +103,21 @@ pub struct NormSpec {
     pub kind: NormKind,
     /// Added to the variance.
     pub eps: f64,
-    /// It has a learned scale.
-    pub scale: bool,
+    /// Its learned scale.
+    pub gain: Gain,
     /// It has a learned shift.
     pub shift: bool,
+}
+
+impl NormSpec {
+    /// A layer norm with scale and shift.
+    pub fn layer(eps: f64) -> Self {
+        Self { kind: NormKind::Layer, eps, gain: Gain::Scale, shift: true }
+    }
+    /// LLaMA's.
+    pub fn rms(eps: f64) -> Self {
+        Self { kind: NormKind::Rms, eps, gain: Gain::Scale, shift: false }
+    }
 }
 
 /// Kinds of norm.
@@ -94,6 +127,27 @@ pub enum NormKind {
     Layer,
     /// `x / sqrt(mean(x^2) + eps)` (Zhang and Sennrich, 2019).
     Rms,
+}
+
+/// A norm's learned scale, and where half precision rounds around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gain {
+    /// There is none.
+    None,
+    /// `w`; an RMS norm rounds before and after it (`LlamaRMSNorm`), a layer norm after it.
+    Scale,
+    /// `w`, rounded after it only (`Olmo2RMSNorm`).
+    ScaleOnce,
+    /// `1 + w`, rounded after it only (`GemmaRMSNorm`).
+    OnePlus,
+}
+
+/// What mixes tokens.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Mixer {
+    Attention(AttentionSpec),
+    Ssm(SsmSpec),
 }
 
 /// Attention over heads that share keys in groups.
@@ -113,8 +167,34 @@ pub struct AttentionSpec {
     pub scale: f64,
     /// Where it is multiplied in: half precision rounds after it.
     pub scaled: Scaled,
+    /// Scores become `cap * tanh(scores / cap)`: Gemma 2.
+    pub softcap: Option<f64>,
+    /// Queries, keys and values are held to `-clip ..= clip`: MPT, OLMo.
+    pub clip: Option<f64>,
+    /// Queries and keys are normalized, before positions.
+    pub qk_norm: Option<QkNorm>,
     /// Which linears have a bias.
     pub bias: AttentionBias,
+}
+
+/// A norm of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Which.
+    pub norm: NormSpec,
+    /// Over what.
+    pub over: Over,
+}
+
+/// What a norm of queries and keys is computed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// All heads together: OLMo 2.
+    Row,
+    /// Each head, all with the same scale: Qwen 3.
+    Head,
+    /// Each head, with a scale of its own: StableLM 2.
+    EachHead,
 }
 
 /// Where attention's scale is multiplied in.
@@ -126,6 +206,10 @@ pub enum Scaled {
     Queries,
     /// `alibi + scale * (q k)` in one operation: BLOOM.
     WithAlibi,
+    /// `(q k + alibi) * scale`: Falcon.
+    Sum,
+    /// As `Scores`, in f32 whatever the precision: GPT-Neo.
+    Wide,
 }
 
 /// Which of attention's linears have a bias.
@@ -138,24 +222,144 @@ pub struct AttentionBias {
 }
 
 /// How attention knows positions.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Position {
     /// It does not (learned positions are in the embedding).
     None,
     /// A slope per head times the key's position is added to the score (Press et al., 2022).
-    Alibi,
-    /// Rotated pairs, first half with second half (Su et al., 2021).
-    Rope {
-        /// Base of the frequencies.
-        theta: f64,
-        /// Positions are divided by this (linear scaling; 1 for none).
-        divide: f64,
+    Alibi {
+        /// The steepest head's slope is `2^(-max / heads)`, the flattest one's `2^-max`; 8 almost everywhere.
+        max: f64,
+        /// Where it is rounded.
+        term: AlibiTerm,
+    },
+    /// Rotated pairs (Su et al., 2021).
+    Rope(RopeSpec),
+}
+
+/// Where ALiBi's term, slope times position, is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlibiTerm {
+    /// Slope and product, as the pass rounds: BLOOM.
+    Rounded,
+    /// Slope, position and product to bf16, in every precision: Falcon.
+    Bf16,
+    /// Never, and neither is its sum with the score: MPT.
+    Wide,
+}
+
+/// Rotary positions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeSpec {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Features of a head that turn, from its first; the others pass.
+    pub dims: usize,
+    /// Which features turn together.
+    pub pairing: Pairing,
+    /// What makes frequencies lower than the base says.
+    pub scaling: RopeScaling,
+    /// Half precision rounds the rotated features alone; otherwise cosines, sines and both products too. OLMo.
+    pub once: bool,
+}
+
+/// Which features of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// The first half with the second half.
+    Halves,
+    /// Each with its neighbour: ChatGLM, GLM-4.
+    Neighbours,
+}
+
+/// How rotary frequencies are stretched to longer contexts; keys of `rope_scaling` in a config.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// They are not.
+    None,
+    /// All divided by this.
+    Linear(f64),
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, those between blended.
+    Llama3 {
+        /// Of the long wavelengths.
+        factor: f64,
+        /// `original / low` is the wavelength from which all are divided.
+        low: f64,
+        /// `original / high` is the wavelength up to which none is.
+        high: f64,
+        /// Context before stretching.
+        original: f64,
+    },
+    /// YaRN (Peng et al., 2023): a ramp over the dimensions from kept to divided.
+    Yarn {
+        /// Of the slow dimensions.
+        factor: f64,
+        /// Rotations within `original` from which a dimension is kept, and up to which it is divided.
+        beta: (f64, f64),
+        /// Context before stretching.
+        original: f64,
+        /// The ramp's ends are whole dimensions.
+        truncate: bool,
+        /// Multiplies cosines and sines.
+        attention: f64,
+    },
+    /// LongRoPE (Ding et al., 2024): a divisor a dimension, one list for sequences that fit `original` and one for
+    /// those that do not.
+    Long {
+        /// For sequences of at most `original` tokens.
+        short: Vec<f64>,
+        /// For longer ones.
+        long: Vec<f64>,
+        /// Context before stretching.
+        original: usize,
+        /// Multiplies cosines and sines.
+        attention: f64,
+    },
+}
+
+/// A selective state-space mixer: a short convolution, then `h = exp(dt A) h + dt B x`, `y = C h + D x`, gated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SsmSpec {
+    /// Channels.
+    pub inner: usize,
+    /// State of a channel.
+    pub state: usize,
+    /// Tokens that the convolution sees.
+    pub conv: usize,
+    /// The convolution has a bias.
+    pub conv_bias: bool,
+    /// The linears into and out of the mixer have one.
+    pub bias: bool,
+    /// Which.
+    pub kind: SsmKind,
+}
+
+/// Kinds of state-space mixer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SsmKind {
+    /// Gu and Dao (2023): every channel has its own `A`, and a time step through a narrow linear.
+    Mamba {
+        /// Width of the time step before its linear.
+        rank: usize,
+    },
+    /// Dao and Gu (2024): channels in heads that share `A` and the time step, and a gated norm before the output.
+    Mamba2 {
+        /// Heads; divides `inner`.
+        heads: usize,
+        /// Groups of heads that share B and C.
+        groups: usize,
+        /// Of the norm.
+        eps: f64,
+        /// Time steps are held to these.
+        dt: (f64, f64),
     },
 }
 
 /// What works on each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ffn {
+    /// Nothing: a state-space block.
+    None,
     /// `down(act(up(x)))`.
     Plain {
         /// Width between.
@@ -173,6 +377,22 @@ pub enum Ffn {
         act: Act,
         /// All three linears have one.
         bias: bool,
+    },
+    /// Several gated ones, of which a router chooses for each token: `sum_e p_e expert_e(x)`, with `p` the softmax of
+    /// the router's logits.
+    Experts {
+        /// How many.
+        count: usize,
+        /// How many a token goes through.
+        top: usize,
+        /// The chosen ones' `p` are made to sum to 1.
+        renormalize: bool,
+        /// An expert's width between.
+        inner: usize,
+        /// Non-linearity.
+        act: Act,
+        /// Width of an expert that every token goes through, weighted by the sigmoid of a gate of its own.
+        shared: Option<usize>,
     },
 }
 
@@ -209,89 +429,6 @@ impl Act {
     }
 }
 
-/// A parameter of the shared decoder, by role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Param {
-    Embed,
-    Positions,
-    EmbedNorm(Half),
-    FinalNorm(Half),
-    Weight(Site),
-    Bias(Site),
-    /// A block's norm.
-    Norm(u16, Slot, Half),
-}
-
-/// A norm's two learned rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Half {
-    Scale,
-    Shift,
-}
-
-impl Half {
-    /// As PyTorch's modules call it.
-    pub fn torch(self) -> &'static str {
-        match self {
-            Half::Scale => "weight",
-            Half::Shift => "bias",
-        }
-    }
-}
-
-/// A block's norms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Slot {
-    Mixer,
-    Ffn,
-}
-
-/// Where to find a parameter in the checkpoint, and which part of the tensor it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The tensor, without the base prefix that some checkpoints leave away.
-    pub name: String,
-    /// The part.
-    pub take: Take,
-}
-
-/// `transpose` first (GPT-2's Conv1D keeps `[in, out]`), then view the tensor as `[groups, of, ...]` and keep `rows`
-/// of each group. One shape covers every fused QKV: BLOOM interleaves per head, GPT-2 not at all.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[allow(missing_docs)]
-pub struct Take {
-    pub transpose: bool,
-    pub split: Option<Split>,
-}
-
-/// See [`Take`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Split {
-    pub groups: usize,
-    pub of: usize,
-    pub rows: std::ops::Range<usize>,
-}
-
-impl Source {
-    /// All of a tensor.
-    pub fn whole(name: impl Into<String>) -> Self {
-        Self { name: name.into(), take: Take::default() }
-    }
-    /// Rows of each group.
-    pub fn split(name: impl Into<String>, groups: usize, of: usize, rows: std::ops::Range<usize>) -> Self {
-        Self { name: name.into(), take: Take { transpose: false, split: Some(Split { groups, of, rows }) } }
-    }
-    /// The same, of a tensor kept as `[in, out]`.
-    pub fn transposed(mut self) -> Self {
-        self.take.transpose = true;
-        self
-    }
-}
-
 impl AttentionSpec {
     /// Width of all query heads.
     pub fn q_width(&self) -> usize {
@@ -303,16 +440,29 @@ impl AttentionSpec {
     }
 }
 
-impl Ffn {
-    /// Width between the linears.
-    pub fn inner(&self) -> usize {
-        match *self {
-            Ffn::Plain { inner, .. } | Ffn::Gated { inner, .. } => inner,
+impl SsmSpec {
+    /// Channels that the convolution runs over.
+    pub fn channels(&self) -> usize {
+        match self.kind {
+            SsmKind::Mamba { .. } => self.inner,
+            SsmKind::Mamba2 { groups, .. } => self.inner + 2 * groups * self.state,
         }
     }
-    fn bias(&self) -> bool {
-        match *self {
-            Ffn::Plain { bias, .. } | Ffn::Gated { bias, .. } => bias,
+}
+
+impl Mixer {
+    /// The same mixer, where it is attention.
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match self {
+            Mixer::Attention(a) => Some(a),
+            Mixer::Ssm(_) => None,
+        }
+    }
+    /// To change it.
+    pub fn attention_mut(&mut self) -> Option<&mut AttentionSpec> {
+        match self {
+            Mixer::Attention(a) => Some(a),
+            Mixer::Ssm(_) => None,
         }
     }
 }
@@ -338,119 +488,97 @@ impl DecoderSpec {
         for NormSpec { eps, .. } in norms {
             ensure!(eps >= 0. && eps.is_finite(), "a norm's eps is {eps}: it must be 0 or more");
         }
+        let parts: usize = self.blocks.iter().map(BlockSpec::parts).fold(0, usize::saturating_add);
+        ensure!(parts <= 1_000_000, "{parts} experts and heads in all: no model has as many");
+        for cap in self.blocks.iter().filter_map(|b| b.mixer.attention()?.softcap).chain(self.head.softcap) {
+            ensure!(cap > 0. && cap.is_finite(), "a soft cap is {cap}: it must be positive");
+        }
         for block in &self.blocks {
-            let a = &block.attention;
-            sane("the number of heads", a.heads)?;
-            sane("the number of key/value heads", a.kv_heads)?;
-            sane("the head size", a.head_dim)?;
-            sane("the feed-forward size", block.ffn.inner())?;
-            sane("the sliding window", a.window.unwrap_or(1))?;
-            ensure!(
-                a.heads % a.kv_heads == 0,
-                "{} heads cannot share {} key/value heads",
-                a.heads,
-                a.kv_heads
-            );
-            if let Position::Rope { theta, divide } = a.position {
-                ensure!(a.head_dim % 2 == 0, "rotary positions need an even head size, not {}", a.head_dim);
-                ensure!(
-                    theta > 0. && divide > 0. && theta.is_finite() && divide.is_finite(),
-                    "rotary positions need a positive base and scaling factor, not {theta} and {divide}"
-                );
+            match block.ffn {
+                Ffn::None => {}
+                Ffn::Plain { inner, .. } | Ffn::Gated { inner, .. } => sane("the feed-forward size", inner)?,
+                Ffn::Experts { count, top, inner, shared, .. } => {
+                    sane("the experts' size", inner)?;
+                    sane("the shared expert's size", shared.unwrap_or(1))?;
+                    ensure!((1..=4096).contains(&count), "there are {count} experts: it must be 1 to 4096");
+                    ensure!((1..=count).contains(&top), "a token goes through {top} of {count} experts");
+                }
+            }
+            match &block.mixer {
+                Mixer::Attention(a) => a.check(&sane)?,
+                Mixer::Ssm(s) => {
+                    sane("the state-space width", s.inner)?;
+                    sane("the state size", s.state)?;
+                    sane("the convolution's size", s.conv)?;
+                    match s.kind {
+                        SsmKind::Mamba { rank } => sane("the time step's rank", rank)?,
+                        SsmKind::Mamba2 { heads, groups, .. } => {
+                            sane("the number of heads", heads)?;
+                            sane("the number of groups", groups)?;
+                            let fits = s.inner % heads == 0 && heads % groups == 0;
+                            ensure!(
+                                fits,
+                                "{} channels, {heads} heads, {groups} groups do not divide",
+                                s.inner
+                            );
+                        }
+                    }
+                }
             }
         }
         Ok(())
     }
+}
 
-    /// The linears that a pass goes through, in its order, but for a tied head.
-    pub fn sites(&self) -> Vec<Site> {
-        let mut sites = Vec::new();
-        if self.embed.project.is_some() {
-            sites.push(Site::end(Role::ProjectIn));
-        }
-        for (b, block) in self.blocks.iter().enumerate() {
-            let gate = matches!(block.ffn, Ffn::Gated { .. }).then_some(Role::Gate);
-            let roles =
-                [Role::Q, Role::K, Role::V, Role::O].into_iter().chain(gate).chain([Role::Up, Role::Down]);
-            sites.extend(roles.map(|r| Site::new(b as u16, r)));
-        }
-        if self.embed.project.is_some() {
-            sites.push(Site::end(Role::ProjectOut));
-        }
-        if !self.head.tied {
-            sites.push(Site::end(Role::Head));
-        }
-        sites
-    }
-
-    /// A linear's `(out, in)`.
-    pub fn linear_shape(&self, site: Site) -> (usize, usize) {
-        let embed = self.embed.project.unwrap_or(self.hidden);
-        let Some(block) = site.block.and_then(|b| self.blocks.get(usize::from(b))) else {
-            return match site.role {
-                Role::ProjectIn => (self.hidden, embed),
-                Role::ProjectOut => (embed, self.hidden),
-                _ => (self.vocab, embed),
+impl AttentionSpec {
+    fn check(&self, sane: &dyn Fn(&str, usize) -> Result<()>) -> Result<()> {
+        sane("the number of heads", self.heads)?;
+        sane("the number of key/value heads", self.kv_heads)?;
+        sane("the head size", self.head_dim)?;
+        sane("the sliding window", self.window.unwrap_or(1))?;
+        ensure!(
+            self.heads % self.kv_heads == 0,
+            "{} heads cannot share {} key/value heads",
+            self.heads,
+            self.kv_heads
+        );
+        ensure!(self.scale.is_finite(), "attention's scale is {}", self.scale);
+        let Position::Rope(rope) = &self.position else { return Ok(()) };
+        ensure!(
+            rope.dims > 0 && rope.dims % 2 == 0 && rope.dims <= self.head_dim,
+            "rotary positions need an even number of a head's {} features, not {}",
+            self.head_dim,
+            rope.dims
+        );
+        let positive = |x: f64| x > 0. && x.is_finite();
+        let half = rope.dims / 2;
+        let fine = positive(rope.theta)
+            && match &rope.scaling {
+                RopeScaling::None => true,
+                RopeScaling::Linear(factor) => positive(*factor),
+                RopeScaling::Llama3 { factor, low, high, original } => {
+                    [*factor, *low, *high, *original].into_iter().all(positive) && low < high
+                }
+                RopeScaling::Yarn { factor, beta, original, attention, .. } => {
+                    [*factor, beta.0, beta.1, *original, *attention].into_iter().all(positive)
+                }
+                RopeScaling::Long { short, long, original, attention } => {
+                    for (name, list) in [("short", short), ("long", long)] {
+                        ensure!(
+                            list.len() == half && list.iter().copied().all(positive),
+                            "`rope_scaling.{name}_factor` has {} numbers; it must have {half}, all positive",
+                            list.len()
+                        );
+                    }
+                    *original > 0 && positive(*attention)
+                }
             };
-        };
-        let (a, inner) = (&block.attention, block.ffn.inner());
-        match site.role {
-            Role::Q => (a.q_width(), self.hidden),
-            Role::K | Role::V => (a.kv_width(), self.hidden),
-            Role::O => (self.hidden, a.q_width()),
-            Role::Gate | Role::Up => (inner, self.hidden),
-            _ => (self.hidden, inner),
-        }
-    }
-
-    /// Whether a linear has a bias.
-    pub fn has_bias(&self, site: Site) -> bool {
-        match (site.block.and_then(|b| self.blocks.get(usize::from(b))), site.role) {
-            (Some(b), Role::Q | Role::K | Role::V) => b.attention.bias.qkv,
-            (Some(b), Role::O) => b.attention.bias.out,
-            (Some(b), _) => b.ffn.bias(),
-            (None, Role::Head) => self.head.bias,
-            (None, _) => false,
-        }
-    }
-
-    /// Every parameter with its shape, in the order of a pass.
-    pub fn params(&self) -> Vec<(Param, Vec<usize>)> {
-        let mut all = vec![(Param::Embed, vec![self.vocab, self.embed.project.unwrap_or(self.hidden)])];
-        if let Some(p) = self.embed.positions {
-            all.push((Param::Positions, vec![p.rows, self.hidden]));
-        }
-        let mut norm = |spec: NormSpec, param: &dyn Fn(Half) -> Param| {
-            if spec.scale {
-                all.push((param(Half::Scale), vec![self.hidden]));
-            }
-            if spec.shift {
-                all.push((param(Half::Shift), vec![self.hidden]));
-            }
-        };
-        if let Some(n) = self.embed.norm {
-            norm(n, &Param::EmbedNorm);
-        }
-        for (b, block) in self.blocks.iter().enumerate() {
-            for slot in [Slot::Mixer, Slot::Ffn] {
-                norm(block.norm, &|h| Param::Norm(b as u16, slot, h));
-            }
-        }
-        if let Some(n) = self.norm {
-            norm(n, &Param::FinalNorm);
-        }
-        for site in self.sites() {
-            let (rows, cols) = self.linear_shape(site);
-            all.push((Param::Weight(site), vec![rows, cols]));
-            if self.has_bias(site) {
-                all.push((Param::Bias(site), vec![rows]));
-            }
-        }
-        all
-    }
-
-    /// How many numbers the model has learned, tied ones once.
-    pub fn count(&self) -> u64 {
-        self.params().iter().map(|(_, shape)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+        ensure!(
+            fine,
+            "rotary positions need a positive base and scaling factors, not theta {} and {:?}",
+            rope.theta,
+            rope.scaling
+        );
+        Ok(())
     }
 }

@@ -1,5 +1,10 @@
 //! From the full model to the quantized one, and what that says of sizes.
-use super::{acts::Dynamic, grid::Int, kv::PerHead, recipe::Recipe};
+use super::{
+    acts::Dynamic,
+    grid::Int,
+    kv::PerHead,
+    recipe::{Recipe, USUAL_SKIP},
+};
 use crate::{
     mistake,
     model::{decoder::Decoder, ops::Precision, seam::InputMap, site::Site},
@@ -68,8 +73,8 @@ fn skipped(recipe: &Recipe, full: &Decoder) -> Result<BTreeSet<Site>> {
     for pattern in &recipe.skip {
         let glob = WildMatch::new(pattern);
         let found: Vec<Site> = sites.iter().copied().filter(|s| glob.matches(&s.to_string())).collect();
-        // `head` is in every recipe, and a tied head is no linear of its own.
-        if found.is_empty() && pattern != "head" {
+        // These are in every recipe; a tied head is no linear of its own, and few models have routers.
+        if found.is_empty() && !USUAL_SKIP.contains(&pattern.as_str()) {
             mistake!(
                 "recipe `{}`: skip `{pattern}` matches nothing; sites look like: {}",
                 recipe.name,
@@ -108,8 +113,8 @@ pub fn sizes(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Sizes> {
     }
     let float = if recipe.precision == Precision::F32 { 32. } else { 16. };
     let kv_group = recipe.kv.as_ref().map(|k| k.group);
-    for block in full.blocks.iter() {
-        let d = block.spec.attention.head_dim;
+    for attention in full.blocks.iter().filter_map(|b| b.spec.mixer.attention()) {
+        let d = attention.head_dim;
         if let Some(g) = kv_group.filter(|&g| d > g && d % g != 0) {
             notes.insert(format!("kv: ragged: heads of {d} in groups of {g}, the last of {}", d % g));
         }

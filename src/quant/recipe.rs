@@ -16,7 +16,10 @@ use super::{
         rtn::{Rtn, usual},
     },
 };
-use crate::{mistake, model::ops::Precision};
+use crate::{
+    mistake,
+    model::{ops::Precision, spec::DecoderSpec},
+};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,6 +41,13 @@ pub static NOTATION: &[Entry] = &[
     },
     Entry { name: "kv4g32 w4a8kv4", about: "another group; all of it together" },
 ];
+
+/// What a recipe leaves alone unless its `skip` says otherwise. The study quantized routers too: `skip = ["head"]`.
+pub static USUAL_SKIP: [&str; 2] = ["head", "*.router"];
+
+fn usual_skip() -> Vec<String> {
+    USUAL_SKIP.map(String::from).to_vec()
+}
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +84,7 @@ pub struct Table {
     /// See [`Kv`].
     #[serde(default)]
     pub kv: Option<Kv>,
-    /// Default `["head"]`.
+    /// Default [`USUAL_SKIP`].
     #[serde(default)]
     pub skip: Option<Vec<String>>,
 }
@@ -88,7 +98,7 @@ impl Recipe {
             weights: None,
             acts: None,
             kv: None,
-            skip: vec!["head".into()],
+            skip: usual_skip(),
         }
     }
 
@@ -124,7 +134,7 @@ impl Recipe {
             weights: table.weights,
             acts: table.acts,
             kv: table.kv,
-            skip: table.skip.unwrap_or_else(|| vec!["head".into()]),
+            skip: table.skip.unwrap_or_else(usual_skip),
         }
         .checked()
     }
@@ -147,6 +157,14 @@ impl Recipe {
     /// Whether anything at all is changed.
     pub fn is_full(&self) -> bool {
         self.precision == Precision::F32 && self.weights.is_none() && self.acts.is_none() && self.kv.is_none()
+    }
+
+    /// Why the recipe cannot work on a model, where it cannot.
+    pub fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
+        let keys = spec.blocks.iter().any(|b| b.mixer.attention().is_some());
+        (self.kv.is_some() && !keys).then(|| {
+            "`kv` rounds what attention keeps, and this model has no attention: its state is of fixed size".into()
+        })
     }
 
     /// Every setting, for the record and for the cell's hash. The name is not part of it.

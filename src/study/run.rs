@@ -91,9 +91,11 @@ pub fn run(
             if cells.is_empty() {
                 continue;
             }
+            let unfit = recipe.unfit(&opened.spec);
             // One quantized model for all its cells.
             let job = match &full {
-                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| (full, q)),
+                _ if unfit.is_some() => Ok(None),
+                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| Some((full, q))),
                 Err(e) => Err(repeat(e)),
             };
             for cell in cells {
@@ -103,25 +105,28 @@ pub fn run(
                 watch(Event::Cell { number, name: &name });
                 let began = Instant::now();
                 let outcome = match &job {
-                    Ok((full, q)) => {
+                    Ok(Some((full, q))) => {
                         let words = Words::of(opened);
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
                         evaluate(&mut lm, &mut reference, study.limit, task, items)
                             .with_context(|| format!("`{}`", task.label))
+                            .map(Some)
                     }
+                    Ok(None) => Ok(None),
                     Err(e) => Err(repeat(e)),
                 };
-                let outcome = outcome.and_then(|outcomes| score(&task.task.metrics, outcomes));
+                let outcome = outcome.and_then(|o| o.map(|o| score(&task.task.metrics, o)).transpose());
                 let (status, items_out) = match outcome {
-                    Ok((metrics, items)) => (Status::Done { metrics }, items),
+                    Ok(Some((metrics, items))) => (Status::Done { metrics }, items),
+                    Ok(None) => (Status::Skipped { why: unfit.clone().unwrap_or_default() }, Vec::new()),
                     Err(e) => {
                         summary.failed += 1;
                         summary.mistakes |= is_mistake(&e);
                         (Status::Failed { why: format!("{e:#}") }, Vec::new())
                     }
                 };
-                let sizes = job.as_ref().ok().map(|(_, q)| q.sizes.clone());
+                let sizes = job.as_ref().ok().and_then(|job| Some(job.as_ref()?.1.sizes.clone()));
                 let record = Record {
                     schema: SCHEMA,
                     cell: cell.id.clone(),
@@ -296,7 +301,7 @@ fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value
 pub struct Load {
     /// Tokens through the blocks, both models' where two run.
     pub tokens: f64,
-    /// Two for each parameter of a linear and token, and attention's.
+    /// Two for each parameter of a linear that a token goes through.
     pub flops: f64,
     /// Both models' parameters in f32 and one pass's values.
     pub bytes: f64,
@@ -316,13 +321,11 @@ pub fn count(
     let twice = if matches!(task.task.ask, Ask::Divergence(_)) { 2. } else { 1. };
     let tokens = lm.tokens as f64 * twice;
     let spec = &opened.spec;
-    let linear: f64 = spec.sites().iter().map(|s| spec.linear_shape(*s)).map(|(o, i)| (o * i) as f64).sum();
-    let head = if spec.head.tied { (spec.vocab * spec.hidden) as f64 } else { 0. };
     let models = if recipe.weights.is_some() || recipe.precision.name() != "f32" { 2. } else { 1. };
     let pass = super::engine::PACK.min(lm.tokens) as f64;
     Ok(Load {
         tokens,
-        flops: 2. * tokens * (linear + head),
+        flops: tokens * spec.flops_a_token(),
         bytes: 4. * (models * spec.count() as f64 + pass * (8 * spec.hidden) as f64)
             + 4. * (pass * spec.vocab as f64).min((64 << 20) as f64),
     })

@@ -1,7 +1,7 @@
 //! BLOOM and BLOOMZ (Scao et al., 2022). ALiBi, normalized embedding, QKV fused and interleaved per head.
 //!
 //! Source: transformers `modeling_bloom.py`.
-use super::{Family, read};
+use super::{Family, read, renamed};
 use crate::model::{
     site::{Role, Site},
     spec::*,
@@ -16,11 +16,8 @@ pub struct Bloom;
 #[derive(Deserialize)]
 struct Config {
     vocab_size: usize,
-    #[serde(alias = "n_embed")]
     hidden_size: usize,
-    #[serde(alias = "num_hidden_layers")]
     n_layer: usize,
-    #[serde(alias = "num_attention_heads")]
     n_head: usize,
     layer_norm_epsilon: f64,
     #[serde(default)]
@@ -50,9 +47,16 @@ impl Family for Bloom {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        let c: Config = read(config)?;
+        let c: Config = read(&renamed(
+            config,
+            &[
+                ("n_embed", "hidden_size"),
+                ("num_hidden_layers", "n_layer"),
+                ("num_attention_heads", "n_head"),
+            ],
+        ))?;
         ensure!(c.n_head > 0, "`n_head` is 0");
-        let norm = NormSpec { kind: NormKind::Layer, eps: c.layer_norm_epsilon, scale: true, shift: true };
+        let norm = NormSpec::layer(c.layer_norm_epsilon);
         let head_dim = c.hidden_size / c.n_head;
         let block = BlockSpec {
             norm,
@@ -60,16 +64,19 @@ impl Family for Bloom {
                 true => Residual::FromNorm,
                 false => Residual::Pre,
             },
-            attention: AttentionSpec {
+            mixer: Mixer::Attention(AttentionSpec {
                 heads: c.n_head,
                 kv_heads: c.n_head,
                 head_dim,
-                position: Position::Alibi,
+                position: Position::Alibi { max: 8., term: AlibiTerm::Rounded },
                 window: None,
                 scale: 1. / (head_dim as f64).sqrt(),
                 scaled: Scaled::WithAlibi,
+                softcap: None,
+                clip: None,
+                qk_norm: None,
                 bias: AttentionBias { qkv: true, out: true },
-            },
+            }),
             ffn: Ffn::Plain { inner: c.hidden_size.saturating_mul(4), act: Act::GeluBloom, bias: true },
         };
         Ok(DecoderSpec {
@@ -79,7 +86,7 @@ impl Family for Bloom {
             embed: EmbedSpec { norm: Some(norm), ..EmbedSpec::default() },
             blocks: blocks(c.n_layer, |_| block.clone())?,
             norm: Some(norm),
-            head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
+            head: HeadSpec::plain(c.tie_word_embeddings),
         })
     }
 
@@ -92,7 +99,7 @@ impl Family for Bloom {
             Param::Norm(b, Slot::Ffn, h) => format!("h.{b}.post_attention_layernorm.{}", h.torch()),
             Param::Weight(s) => return linear(spec, s, "weight"),
             Param::Bias(s) => return linear(spec, s, "bias"),
-            Param::Positions => return None,
+            _ => return None,
         }))
     }
 }
@@ -101,7 +108,7 @@ fn linear(spec: &DecoderSpec, site: Site, half: &str) -> Option<Source> {
     let Some(block) = site.block else {
         return (site.role == Role::Head).then(|| Source::whole(format!("lm_head.{half}")));
     };
-    let a = &spec.blocks.get(usize::from(block))?.attention;
+    let a = spec.blocks.get(usize::from(block))?.mixer.attention()?;
     let fused = |i: usize| {
         let (name, d) = (format!("h.{block}.self_attention.query_key_value.{half}"), a.head_dim);
         Some(Source::split(name, a.heads, 3 * d, i * d..(i + 1) * d))

@@ -1,7 +1,7 @@
 //! GPT-2 (Radford et al., 2019). Learned positions, and linears kept as `[in, out]` (Conv1D) with QKV side by side.
 //!
 //! Source: transformers `modeling_gpt2.py`.
-use super::{Family, read};
+use super::{Family, read, renamed};
 use crate::model::{
     site::{Role, Site},
     spec::*,
@@ -19,7 +19,6 @@ struct Config {
     n_embd: usize,
     n_layer: usize,
     n_head: usize,
-    #[serde(alias = "n_ctx")]
     n_positions: usize,
     n_inner: Option<usize>,
     #[serde(default = "gelu_new")]
@@ -55,9 +54,9 @@ impl Family for Gpt2 {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        let c: Config = read(strip_alias(config).as_ref().unwrap_or(config))?;
+        let c: Config = read(&renamed(config, &[("n_ctx", "n_positions")]))?;
         ensure!(c.n_head > 0, "`n_head` is 0");
-        let norm = NormSpec { kind: NormKind::Layer, eps: c.layer_norm_epsilon, scale: true, shift: true };
+        let norm = NormSpec::layer(c.layer_norm_epsilon);
         let head_dim = c.n_embd / c.n_head;
         let act = Act::named(&c.activation_function).context("`activation_function`")?;
         let block = |layer: usize| {
@@ -66,7 +65,7 @@ impl Family for Gpt2 {
             BlockSpec {
                 norm,
                 residual: Residual::Pre,
-                attention: AttentionSpec {
+                mixer: Mixer::Attention(AttentionSpec {
                     heads: c.n_head,
                     kv_heads: c.n_head,
                     head_dim,
@@ -74,8 +73,11 @@ impl Family for Gpt2 {
                     window: None,
                     scale: scale * by_layer,
                     scaled: Scaled::Scores,
+                    softcap: None,
+                    clip: None,
+                    qk_norm: None,
                     bias: AttentionBias { qkv: true, out: true },
-                },
+                }),
                 ffn: Ffn::Plain { inner: c.n_inner.unwrap_or(c.n_embd.saturating_mul(4)), act, bias: true },
             }
         };
@@ -89,7 +91,7 @@ impl Family for Gpt2 {
             },
             blocks: blocks(c.n_layer, block)?,
             norm: Some(norm),
-            head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
+            head: HeadSpec::plain(c.tie_word_embeddings),
         })
     }
 
@@ -103,15 +105,9 @@ impl Family for Gpt2 {
             Param::Weight(Site { role: Role::Head, .. }) => "lm_head.weight".into(),
             Param::Weight(s) => return linear(spec, s, "weight").map(Source::transposed),
             Param::Bias(s) => return linear(spec, s, "bias"),
-            Param::EmbedNorm(_) => return None,
+            _ => return None,
         }))
     }
-}
-
-/// The original files say the context twice, as `n_ctx` and `n_positions`; the second is the one that counts.
-fn strip_alias(config: &Value) -> Option<Value> {
-    let mut map = config.as_object()?.clone();
-    (map.contains_key("n_positions") && map.remove("n_ctx").is_some()).then_some(Value::Object(map))
 }
 
 fn linear(spec: &DecoderSpec, site: Site, half: &str) -> Option<Source> {

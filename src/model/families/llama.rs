@@ -1,12 +1,14 @@
-//! LLaMA (Touvron et al., 2023), and what only renames it: Vicuna, LongChat, TinyLlama, SmolLM.
+//! LLaMA (Touvron et al., 2023), and what only renames it: Vicuna, LongChat, TinyLlama, SmolLM, LLaMA 3.
 //!
-//! Pre-norm with RMS norms, rotary positions, gated feed-forward. Source: transformers `modeling_llama.py`.
+//! Pre-norm with RMS norms, rotary positions, gated feed-forward. Source: transformers `modeling_llama.py`. Many families
+//! are [`like`] it but for a few things, and say only those.
 use super::{Family, read};
 use crate::model::{
+    rope::{self, Unsaid},
     site::{Role, Site},
     spec::*,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,7 +16,7 @@ use serde_json::Value;
 pub struct Llama;
 
 #[derive(Deserialize)]
-pub(super) struct Config {
+struct Config {
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -23,83 +25,71 @@ pub(super) struct Config {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: usize,
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Rope>,
-    /// Since transformers 5, in place of the two keys above.
-    rope_parameters: Option<Rope>,
-    /// LongChat's own key, from before `rope_scaling`.
-    rope_condense_ratio: Option<f64>,
-    pub(super) sliding_window: Option<usize>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    rms_norm_eps: Option<f64>,
+    layer_norm_eps: Option<f64>,
+    tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
-    #[serde(default = "silu")]
-    hidden_act: String,
+    hidden_act: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Rope {
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    factor: Option<f64>,
-    rope_theta: Option<f64>,
+/// The spec that LLaMA's code would make of a config with LLaMA's keys, for families that change a few things of it.
+pub(super) fn like(config: &Value, unsaid: Unsaid) -> Result<DecoderSpec> {
+    let c: Config = read(config)?;
+    ensure!(c.num_attention_heads > 0, "`num_attention_heads` is 0");
+    let norm = match (c.rms_norm_eps, c.layer_norm_eps) {
+        (Some(eps), _) => NormSpec::rms(eps),
+        (None, Some(eps)) => NormSpec::layer(eps),
+        (None, None) => anyhow::bail!("`rms_norm_eps` is missing"),
+    };
+    let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads);
+    let bias = c.attention_bias.unwrap_or(false);
+    let block = BlockSpec {
+        norm,
+        residual: Residual::Pre,
+        mixer: Mixer::Attention(AttentionSpec {
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
+            head_dim,
+            position: rope::position(config, head_dim, unsaid)?,
+            window: None,
+            scale: 1. / (head_dim as f64).sqrt(),
+            scaled: Scaled::Scores,
+            softcap: None,
+            clip: None,
+            qk_norm: None,
+            bias: AttentionBias { qkv: bias, out: bias },
+        }),
+        ffn: Ffn::Gated {
+            inner: c.intermediate_size,
+            act: Act::named(c.hidden_act.as_deref().unwrap_or("silu")).context("`hidden_act`")?,
+            bias: c.mlp_bias.unwrap_or(false),
+        },
+    };
+    Ok(DecoderSpec {
+        vocab: c.vocab_size,
+        hidden: c.hidden_size,
+        context: c.max_position_embeddings,
+        embed: EmbedSpec::default(),
+        blocks: blocks(c.num_hidden_layers, |_| block.clone())?,
+        norm: Some(norm),
+        head: HeadSpec::plain(c.tie_word_embeddings.unwrap_or(false)),
+    })
 }
 
-fn silu() -> String {
-    "silu".into()
-}
-
-impl Config {
-    fn position(&self) -> Result<Position> {
-        let old = self.rope_scaling.as_ref();
-        let rope = self.rope_parameters.as_ref().or(old);
-        let theta = rope.and_then(|r| r.rope_theta).or(self.rope_theta).unwrap_or(10_000.);
-        let divide = match rope.and_then(|r| r.rope_type.as_deref()) {
-            Some("linear") => {
-                rope.and_then(|r| r.factor).context("`rope_scaling` is linear, but has no `factor`")?
-            }
-            None | Some("default") => self.rope_condense_ratio.unwrap_or(1.),
-            Some(other) => bail!("`rope_scaling` of type `{other}`; there are: default, linear"),
-        };
-        Ok(Position::Rope { theta, divide })
+/// Changes the attention of each layer.
+pub(super) fn attention(spec: &mut DecoderSpec, mut change: impl FnMut(usize, &mut AttentionSpec)) {
+    for (layer, block) in spec.blocks.iter_mut().enumerate() {
+        if let Some(a) = block.mixer.attention_mut() {
+            change(layer, a);
+        }
     }
+}
 
-    pub(super) fn spec(&self) -> Result<DecoderSpec> {
-        ensure!(self.num_attention_heads > 0, "`num_attention_heads` is 0");
-        let norm = NormSpec { kind: NormKind::Rms, eps: self.rms_norm_eps, scale: true, shift: false };
-        let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads);
-        let bias = self.attention_bias.unwrap_or(false);
-        let block = BlockSpec {
-            norm,
-            residual: Residual::Pre,
-            attention: AttentionSpec {
-                heads: self.num_attention_heads,
-                kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-                head_dim,
-                position: self.position()?,
-                window: self.sliding_window,
-                scale: 1. / (head_dim as f64).sqrt(),
-                scaled: Scaled::Scores,
-                bias: AttentionBias { qkv: bias, out: bias },
-            },
-            ffn: Ffn::Gated {
-                inner: self.intermediate_size,
-                act: Act::named(&self.hidden_act).context("`hidden_act`")?,
-                bias: self.mlp_bias.unwrap_or(false),
-            },
-        };
-        Ok(DecoderSpec {
-            vocab: self.vocab_size,
-            hidden: self.hidden_size,
-            context: self.max_position_embeddings,
-            embed: EmbedSpec::default(),
-            blocks: blocks(self.num_hidden_layers, |_| block.clone())?,
-            norm: Some(norm),
-            head: HeadSpec { tied: self.tie_word_embeddings, bias: false },
-        })
-    }
+/// Gives every norm of the stream another kind of scale.
+pub(super) fn gain(spec: &mut DecoderSpec, gain: Gain) {
+    let norms = spec.blocks.iter_mut().map(|b| &mut b.norm).chain(spec.norm.as_mut());
+    norms.for_each(|n| n.gain = gain);
 }
 
 impl Family for Llama {
@@ -107,7 +97,7 @@ impl Family for Llama {
         "llama"
     }
     fn about(&self) -> &'static str {
-        "LLaMA 1 and 2, Vicuna, LongChat, TinyLlama, SmolLM: RMS norms, rotary positions, gated feed-forward"
+        "LLaMA 1 to 3, Vicuna, LongChat, TinyLlama, SmolLM: RMS norms, rotary positions, gated feed-forward"
     }
     fn model_types(&self) -> &'static [&'static str] {
         &["llama"]
@@ -117,10 +107,7 @@ impl Family for Llama {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        let mut config: Config = read(config)?;
-        // Only Mistral reads it.
-        config.sliding_window = None;
-        config.spec()
+        like(config, Unsaid::USUAL)
     }
 
     fn source(&self, _: &DecoderSpec, param: Param) -> Option<Source> {
@@ -129,6 +116,8 @@ impl Family for Llama {
             Param::FinalNorm(h) => format!("norm.{}", h.torch()),
             Param::Norm(b, Slot::Mixer, h) => format!("layers.{b}.input_layernorm.{}", h.torch()),
             Param::Norm(b, Slot::Ffn, h) => format!("layers.{b}.post_attention_layernorm.{}", h.torch()),
+            Param::QkNorm(b, Role::Q, None, h) => format!("layers.{b}.self_attn.q_norm.{}", h.torch()),
+            Param::QkNorm(b, Role::K, None, h) => format!("layers.{b}.self_attn.k_norm.{}", h.torch()),
             Param::Weight(s) => format!("{}.weight", linear(s)?),
             Param::Bias(s) => format!("{}.bias", linear(s)?),
             _ => return None,
@@ -137,15 +126,15 @@ impl Family for Llama {
 }
 
 fn linear(site: Site) -> Option<String> {
-    let name = match site.role {
-        Role::Q => "self_attn.q_proj",
-        Role::K => "self_attn.k_proj",
-        Role::V => "self_attn.v_proj",
-        Role::O => "self_attn.o_proj",
-        Role::Gate => "mlp.gate_proj",
-        Role::Up => "mlp.up_proj",
-        Role::Down => "mlp.down_proj",
-        Role::Head => return Some("lm_head".into()),
+    let name = match (site.expert, site.role) {
+        (None, Role::Q) => "self_attn.q_proj",
+        (None, Role::K) => "self_attn.k_proj",
+        (None, Role::V) => "self_attn.v_proj",
+        (None, Role::O) => "self_attn.o_proj",
+        (None, Role::Gate) => "mlp.gate_proj",
+        (None, Role::Up) => "mlp.up_proj",
+        (None, Role::Down) => "mlp.down_proj",
+        (None, Role::Head) => return Some("lm_head".into()),
         _ => return None,
     };
     Some(format!("layers.{}.{name}", site.block?))

@@ -1,12 +1,14 @@
 //! Mistral (Jiang et al., 2023): LLaMA with a sliding window. Source: transformers `modeling_mistral.py`.
 use super::{
-    Family,
-    llama::{Config, Llama},
+    Family, filled,
+    llama::{self, Llama},
     read,
 };
-use crate::model::spec::{DecoderSpec, Param, Source};
+use crate::model::{rope::Unsaid, spec::*};
 use anyhow::Result;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::json;
 
 /// See the module.
 pub struct Mistral;
@@ -25,15 +27,24 @@ impl Family for Mistral {
         Llama.prefixes()
     }
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        // Mistral's own defaults: a key that is absent is not a key that is null.
-        let mut config = config.clone();
-        if let Some(keys) = config.as_object_mut() {
-            keys.entry("num_key_value_heads").or_insert(8.into());
-            keys.entry("sliding_window").or_insert(4096.into());
-        }
-        read::<Config>(&config)?.spec()
+        spec(config)
     }
     fn source(&self, spec: &DecoderSpec, param: Param) -> Option<Source> {
         Llama.source(spec, param)
     }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    sliding_window: Option<usize>,
+}
+
+/// Mixtral's too.
+pub(super) fn spec(config: &Value) -> Result<DecoderSpec> {
+    // Mistral's own defaults: a key that is absent is not a key that is null.
+    let config = filled(config, json!({ "num_key_value_heads": 8, "sliding_window": 4096 }))?;
+    let window = read::<Config>(&config)?.sliding_window;
+    let mut spec = llama::like(&config, Unsaid::USUAL)?;
+    llama::attention(&mut spec, |_, a| a.window = window);
+    Ok(spec)
 }

@@ -60,12 +60,13 @@ impl Family for Opt {
         let c: Config = read(config)?;
         ensure!(c.num_attention_heads > 0, "`num_attention_heads` is 0");
         let affine = c.layer_norm_elementwise_affine;
-        let norm = NormSpec { kind: NormKind::Layer, eps: 1e-5, scale: affine, shift: affine };
+        let gain = if affine { Gain::Scale } else { Gain::None };
+        let norm = NormSpec { kind: NormKind::Layer, eps: 1e-5, gain, shift: affine };
         let head_dim = c.hidden_size / c.num_attention_heads;
         let block = BlockSpec {
             norm,
             residual: if c.do_layer_norm_before { Residual::Pre } else { Residual::Post },
-            attention: AttentionSpec {
+            mixer: Mixer::Attention(AttentionSpec {
                 heads: c.num_attention_heads,
                 kv_heads: c.num_attention_heads,
                 head_dim,
@@ -73,8 +74,11 @@ impl Family for Opt {
                 window: None,
                 scale: 1. / (head_dim as f64).sqrt(),
                 scaled: Scaled::Queries,
+                softcap: None,
+                clip: None,
+                qk_norm: None,
                 bias: AttentionBias { qkv: c.enable_bias, out: c.enable_bias },
-            },
+            }),
             ffn: Ffn::Plain {
                 inner: c.ffn_dim,
                 act: Act::named(&c.activation_function).context("`activation_function`")?,
@@ -93,10 +97,11 @@ impl Family for Opt {
                 }),
                 norm: None,
                 project: c.word_embed_proj_dim.filter(|&d| d != c.hidden_size),
+                scale: None,
             },
             blocks: blocks(c.num_hidden_layers, |_| block.clone())?,
             norm: (c.do_layer_norm_before && !c.remove_final_layer_norm).then_some(norm),
-            head: HeadSpec { tied: c.tie_word_embeddings, bias: false },
+            head: HeadSpec::plain(c.tie_word_embeddings),
         })
     }
 
@@ -109,7 +114,7 @@ impl Family for Opt {
             Param::Norm(b, Slot::Ffn, h) => format!("layers.{b}.final_layer_norm.{}", h.torch()),
             Param::Weight(s) => format!("{}.weight", linear(s)?),
             Param::Bias(s) => format!("{}.bias", linear(s)?),
-            Param::EmbedNorm(_) => return None,
+            _ => return None,
         }))
     }
 }
@@ -125,7 +130,7 @@ fn linear(site: Site) -> Option<String> {
         Role::ProjectIn => return Some("project_in".into()),
         Role::ProjectOut => return Some("project_out".into()),
         Role::Head => return Some("lm_head".into()),
-        Role::Gate => return None,
+        _ => return None,
     };
     Some(format!("layers.{}.{name}", site.block?))
 }

@@ -1,0 +1,250 @@
+//! One block: a mixer and a feed-forward, each with its norms, and how they meet the residual stream.
+use super::{
+    attention::{Kv, attend},
+    cache::{Cache, KvPast},
+    linear::{Linear, Pass, together},
+    ops::{self, Mode, Norm, Precision},
+    seam::KvMap,
+    site::{Expert, Role},
+    spec::{Act, AttentionSpec, BlockSpec, Ffn, Mixer, Over, Position, Residual, Slot},
+    ssm::{self, Ssm},
+};
+use anyhow::{Context, Result};
+use candle_core::{D, Tensor};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One block's parameters.
+#[derive(Clone)]
+pub struct Block {
+    /// What it is.
+    pub spec: BlockSpec,
+    /// By place.
+    pub norms: BTreeMap<Slot, Norm>,
+    /// Of queries and of keys.
+    pub qk_norms: Option<[HeadNorms; 2]>,
+    /// A state-space mixer's own parameters.
+    pub ssm: Option<Ssm>,
+    /// By whose they are and what they do.
+    pub linears: BTreeMap<(Option<Expert>, Role), Linear>,
+    /// Stands between cache and attention.
+    pub kv: Option<Arc<dyn KvMap>>,
+}
+
+/// Norms of queries, or of keys: one for all heads, or one a head.
+#[derive(Clone)]
+pub struct HeadNorms(pub Vec<Norm>);
+
+impl HeadNorms {
+    /// `[tokens, heads * head_dim]` to the same shape.
+    fn forward(&self, x: &Tensor, over: Over, head_dim: usize, mode: Mode) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
+        let heads = width / head_dim;
+        let first = self.0.first().context("queries and keys without their norm")?;
+        match over {
+            Over::Row => Ok(first.forward(x, mode)?),
+            Over::Head => {
+                Ok(first.forward(&x.reshape((tokens * heads, head_dim))?, mode)?.reshape((tokens, width))?)
+            }
+            Over::EachHead => {
+                let each =
+                    self.0.iter().enumerate().map(|(h, norm)| {
+                        norm.forward(&x.narrow(1, h * head_dim, head_dim)?.contiguous()?, mode)
+                    });
+                Ok(Tensor::cat(&each.collect::<candle_core::Result<Vec<_>>>()?, 1)?)
+            }
+        }
+    }
+}
+
+impl Block {
+    fn get(&self, expert: Option<Expert>, role: Role) -> Result<&Linear> {
+        self.linears.get(&(expert, role)).with_context(|| format!("a block without {}", role.name()))
+    }
+
+    fn norm(&self, slot: Slot, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let norm = self.norms.get(&slot).with_context(|| format!("a block without its norm {slot:?}"))?;
+        Ok(norm.forward(x, mode)?)
+    }
+
+    /// `[tokens, hidden]` to the same shape.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        pass: &mut Pass,
+        cache: Option<(&mut Cache, usize)>,
+    ) -> Result<Tensor> {
+        let mode = pass.mode;
+        let add = |x: &Tensor, y: &Tensor| ops::add(x, y, mode);
+        match self.spec.residual {
+            Residual::Pre => {
+                let x = add(x, &self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, cache)?)?;
+                if self.spec.ffn == Ffn::None {
+                    return Ok(x);
+                }
+                let out = self.ffn(&self.norm(Slot::Ffn, &x, mode)?, pass)?;
+                Ok(add(&x, &out)?)
+            }
+            Residual::PreWide => {
+                let wide =
+                    |x: &Tensor, y: &Tensor| ops::add(x, y, Mode { precision: Precision::F32, ..mode });
+                let short = mode.precision.round(x.clone())?;
+                let x = wide(x, &self.mix(&self.norm(Slot::Mixer, &short, mode)?, pass, cache)?)?;
+                if self.spec.ffn == Ffn::None {
+                    return Ok(x);
+                }
+                let short = mode.precision.round(x.clone())?;
+                let out = self.ffn(&self.norm(Slot::Ffn, &short, mode)?, pass)?;
+                Ok(wide(&x, &out)?)
+            }
+            Residual::FromNorm => {
+                let x = self.norm(Slot::Mixer, x, mode)?;
+                let x = add(&x, &self.mix(&x, pass, cache)?)?;
+                let x = self.norm(Slot::Ffn, &x, mode)?;
+                Ok(add(&x, &self.ffn(&x, pass)?)?)
+            }
+            Residual::Post => {
+                let x = self.norm(Slot::Mixer, &add(x, &self.mix(x, pass, cache)?)?, mode)?;
+                self.norm(Slot::Ffn, &add(&x, &self.ffn(&x, pass)?)?, mode)
+            }
+            Residual::Branch => {
+                let x = add(x, &self.norm(Slot::AfterMixer, &self.mix(x, pass, cache)?, mode)?)?;
+                let out = self.norm(Slot::AfterFfn, &self.ffn(&x, pass)?, mode)?;
+                Ok(add(&x, &out)?)
+            }
+            Residual::Sandwich => {
+                let mixed = self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, cache)?;
+                let x = add(x, &self.norm(Slot::AfterMixer, &mixed, mode)?)?;
+                let out = self.ffn(&self.norm(Slot::Ffn, &x, mode)?, pass)?;
+                Ok(add(&x, &self.norm(Slot::AfterFfn, &out, mode)?)?)
+            }
+            Residual::Parallel { shared } => {
+                let normed = self.norm(Slot::Mixer, x, mode)?;
+                let mixed = self.mix(&normed, pass, cache)?;
+                let normed = if shared { normed } else { self.norm(Slot::Ffn, x, mode)? };
+                Ok(add(x, &add(&mixed, &self.ffn(&normed, pass)?)?)?)
+            }
+        }
+    }
+
+    fn mix(&self, x: &Tensor, pass: &mut Pass, cache: Option<(&mut Cache, usize)>) -> Result<Tensor> {
+        match &self.spec.mixer {
+            Mixer::Attention(spec) => self.attention(spec, x, pass, cache),
+            Mixer::Ssm(spec) => {
+                let linears = ssm::Linears {
+                    into: self.get(None, Role::SsmIn)?,
+                    x: self.linears.get(&(None, Role::SsmX)),
+                    dt: self.linears.get(&(None, Role::SsmDt)),
+                    out: self.get(None, Role::SsmOut)?,
+                };
+                let own = self.ssm.as_ref().context("a state-space mixer without parameters")?;
+                own.forward(spec, &linears, x, pass, cache)
+            }
+        }
+    }
+
+    fn attention(
+        &self,
+        spec: &AttentionSpec,
+        x: &Tensor,
+        pass: &mut Pass,
+        cache: Option<(&mut Cache, usize)>,
+    ) -> Result<Tensor> {
+        let mode = pass.mode;
+        let linears = [self.get(None, Role::Q)?, self.get(None, Role::K)?, self.get(None, Role::V)?];
+        let [mut q, mut k, mut v] = together(linears, x, pass)?;
+        if let Some(clip) = spec.clip {
+            for x in [&mut q, &mut k, &mut v] {
+                *x = x.clamp(-clip as f32, clip as f32)?;
+            }
+        }
+        if let (Some(norms), Some(qk)) = (&self.qk_norms, spec.qk_norm) {
+            q = norms[0].forward(&q, qk.over, spec.head_dim, mode)?;
+            k = norms[1].forward(&k, qk.over, spec.head_dim, mode)?;
+        }
+        if let Position::Rope(rope) = &spec.position {
+            let rope = pass.rope(rope);
+            q = rope.rotate(&q, spec.head_dim, mode)?;
+            k = rope.rotate(&k, spec.head_dim, mode)?;
+        }
+        let mapped = match &self.kv {
+            Some(map) => {
+                let view = (k.dim(0)?, spec.kv_heads, spec.head_dim);
+                let flat = |t: Tensor| t.reshape((view.0, spec.kv_width()));
+                Some((flat(map.keys(&k.reshape(view)?)?)?, flat(map.values(&v.reshape(view)?)?)?))
+            }
+            None => None,
+        };
+        let now = KvPast { exact: (k, v), mapped };
+        let residual = self.kv.as_ref().map_or(0, |m| m.residual());
+        let past = match cache {
+            Some((cache, b)) => cache.append(b, now)?,
+            None => &now,
+        };
+        let kv = Kv {
+            exact: (&past.exact.0, &past.exact.1),
+            mapped: past.mapped.as_ref().map(|(k, v)| (k, v, residual)),
+        };
+        let out = attend(spec, &q, &kv, &pass.spans, mode)?;
+        self.get(None, Role::O)?.forward(&out, pass)
+    }
+
+    fn ffn(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self.spec.ffn {
+            Ffn::None => Ok(x.zeros_like()?),
+            Ffn::Plain { act, .. } => {
+                let inner = ops::activate(&self.get(None, Role::Up)?.forward(x, pass)?, act, pass.mode)?;
+                self.get(None, Role::Down)?.forward(&inner, pass)
+            }
+            Ffn::Gated { act, .. } => self.gated(None, act, x, pass),
+            Ffn::Experts { count, top, renormalize, act, shared, .. } => {
+                let mode = pass.mode;
+                let scores = self.get(None, Role::Router)?.forward(x, pass)?;
+                let chosen = route(&scores, count, top, renormalize)?;
+                let mut out = x.zeros_like()?;
+                // In the order of the experts, so that a token's sum has one order whatever stands beside it.
+                for (e, tokens) in chosen.into_iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
+                    let (rows, shares): (Vec<u32>, Vec<f32>) = tokens.into_iter().unzip();
+                    let n = rows.len();
+                    let rows = Tensor::from_vec(rows, n, x.device())?;
+                    let shares = mode.precision.round(Tensor::from_vec(shares, (n, 1), x.device())?)?;
+                    let y =
+                        self.gated(Some(Expert::Routed(e as u16)), act, &x.index_select(&rows, 0)?, pass)?;
+                    let y = mode.precision.round(y.broadcast_mul(&shares)?)?;
+                    out = mode.precision.round(out.index_add(&rows, &y, 0)?)?;
+                }
+                if shared.is_some() {
+                    let gate = self.get(Some(Expert::Shared), Role::Router)?.forward(x, pass)?;
+                    let gate = mode.precision.round((gate.neg()?.exp()? + 1.)?.recip()?)?;
+                    let y = self.gated(Some(Expert::Shared), act, x, pass)?;
+                    out = ops::add(&out, &mode.precision.round(y.broadcast_mul(&gate)?)?, mode)?;
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    fn gated(&self, expert: Option<Expert>, act: Act, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let [gate, up] = together([self.get(expert, Role::Gate)?, self.get(expert, Role::Up)?], x, pass)?;
+        let inner = ops::gate(&gate, &up, act, pass.mode)?;
+        self.get(expert, Role::Down)?.forward(&inner, pass)
+    }
+}
+
+/// For every expert, the tokens that go through it, each with its share. `scores [tokens, experts]`; of equal scores the
+/// first expert's wins. The choice has no gradient.
+fn route(scores: &Tensor, count: usize, top: usize, renormalize: bool) -> Result<Vec<Vec<(u32, f32)>>> {
+    let top_score = scores.max_keepdim(D::Minus1)?;
+    let p = scores.broadcast_sub(&top_score)?.exp()?;
+    let p = p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?.to_vec2::<f32>()?;
+    let mut chosen = vec![Vec::new(); count];
+    for (token, p) in p.iter().enumerate() {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+        order.truncate(top);
+        let sum: f32 = if renormalize { order.iter().map(|&e| p[e]).sum() } else { 1. };
+        for e in order {
+            chosen[e].push((token as u32, p[e] / sum));
+        }
+    }
+    Ok(chosen)
+}

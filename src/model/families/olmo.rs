@@ -1,0 +1,51 @@
+//! OLMo (Groeneveld et al., 2024): LLaMA with layer norms that learn nothing, and queries, keys and values held to a range.
+//! Source: transformers `modeling_olmo.py`.
+use super::{
+    Family, filled,
+    llama::{self, Llama},
+    read,
+};
+use crate::model::{rope::Unsaid, spec::*};
+use anyhow::Result;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// See the module.
+pub struct Olmo;
+
+#[derive(Deserialize)]
+struct Config {
+    clip_qkv: Option<f64>,
+}
+
+impl Family for Olmo {
+    fn name(&self) -> &'static str {
+        "olmo"
+    }
+    fn about(&self) -> &'static str {
+        "OLMo: LLaMA with layer norms without parameters, and clipped queries, keys and values"
+    }
+    fn model_types(&self) -> &'static [&'static str] {
+        &["olmo"]
+    }
+    fn prefixes(&self) -> &'static [&'static str] {
+        Llama.prefixes()
+    }
+
+    fn spec(&self, config: &Value) -> Result<DecoderSpec> {
+        let c: Config = read(config)?;
+        let mut config = filled(config, json!({}))?;
+        config["layer_norm_eps"] = json!(1e-5);
+        config["rms_norm_eps"] = Value::Null;
+        let mut spec = llama::like(&config, Unsaid { once: true, ..Unsaid::USUAL })?;
+        let bare = NormSpec { gain: Gain::None, shift: false, ..NormSpec::layer(1e-5) };
+        spec.blocks.iter_mut().for_each(|b| b.norm = bare);
+        spec.norm = Some(bare);
+        llama::attention(&mut spec, |_, a| a.clip = c.clip_qkv);
+        Ok(spec)
+    }
+
+    fn source(&self, spec: &DecoderSpec, param: Param) -> Option<Source> {
+        Llama.source(spec, param)
+    }
+}
