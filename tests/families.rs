@@ -167,55 +167,129 @@ fn half_precision_rounds_where_transformers_rounds() {
     assert!(seen >= 8, "{seen} goldens in half precision");
 }
 
-/// The second reference: candle-transformers, for the families that it has, at the last position.
+/// What candle-transformers gives at the last position, for the fixtures that it computes as they are meant. Left out is what
+/// it does not read: wide heads in some families, `rope_parameters`, scaled RoPE, biases, norms of heads; a window that is
+/// null, turned off (Qwen 2) or in every second layer (Gemma 2); and Falcon's GELU, which it takes for the other one.
+fn of_candle(f: &Fixture, tokens: &Tensor) -> Option<candle_core::Result<Tensor>> {
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::*;
+    let weights = f.dir.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(weights, &Device::Cpu).ok()?;
+    for tensor in tensors.values_mut().filter(|t| t.dtype() != DType::U8) {
+        *tensor = tensor.to_dtype(DType::F32).unwrap();
+    }
+    if f.spec.head.tied {
+        // Some of its models do not know that a head can be tied.
+        tensors.entry("lm_head.weight".into()).or_insert(f.decoder.embed.clone());
+    }
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let text = fs::read_to_string(f.dir.join("config.json")).unwrap();
+    // Keys of its own, and two of which it wants one.
+    let mut keys = families::parse(&text).unwrap();
+    keys["use_flash_attn"] = false.into();
+    if keys.get("hidden_activation").is_some_and(|a| a.is_string()) {
+        keys.as_object_mut().unwrap().remove("hidden_act");
+    }
+    macro_rules! config {
+        ($t:ty) => {
+            match serde_json::from_value::<$t>(keys.clone()) {
+                Ok(config) => config,
+                Err(e) => candle_core::bail!("candle's config: {e}"),
+            }
+        };
+    }
+    let glm = || -> chatglm::Config {
+        let c = &keys;
+        let n = |key: &str| c[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
+        let is = |key: &str| c[key].as_bool().unwrap_or_else(|| panic!("{key}"));
+        chatglm::Config {
+            num_layers: n("num_layers"),
+            padded_vocab_size: n("padded_vocab_size"),
+            hidden_size: n("hidden_size"),
+            ffn_hidden_size: n("ffn_hidden_size"),
+            kv_channels: n("kv_channels"),
+            num_attention_heads: n("num_attention_heads"),
+            seq_length: n("seq_length"),
+            layernorm_epsilon: c["layernorm_epsilon"].as_f64().unwrap(),
+            rmsnorm: is("rmsnorm"),
+            apply_residual_connection_post_layernorm: is("apply_residual_connection_post_layernorm"),
+            post_layer_norm: is("post_layer_norm"),
+            add_bias_linear: is("add_bias_linear"),
+            add_qkv_bias: is("add_qkv_bias"),
+            bias_dropout_fusion: true,
+            multi_query_attention: is("multi_query_attention"),
+            multi_query_group_num: n("multi_query_group_num"),
+            apply_query_key_layer_scaling: true,
+            attention_softmax_in_fp32: true,
+            fp32_residual_connection: false,
+        }
+    };
+    let run = || -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(match f.name.as_str() {
+            "llama/mha-untied" | "llama/gqa-tied" | "llama/bf16" => {
+                let config = config!(llama::LlamaConfig).into_config(false);
+                let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu)?;
+                llama::Llama::load(vb, &config)?.forward(tokens, 0, &mut cache)?
+            }
+            "mistral/window" => mistral::Model::new(&config!(mistral::Config), vb)?.forward(tokens, 0)?,
+            "mixtral/window" => mixtral::Model::new(&config!(mixtral::Config), vb)?.forward(tokens, 0)?,
+            "chatglm/square" => chatglm::Model::new(&glm(), vb)?.forward(tokens)?,
+            "qwen3/plain" => qwen3::ModelForCausalLM::new(&config!(qwen3::Config), vb)?.forward(tokens, 0)?,
+            "gemma/7b" => gemma::Model::new(false, &config!(gemma::Config), vb)?.forward(tokens, 0)?,
+            "phi/1_5" => phi::Model::new(&config!(phi::Config), vb)?.forward(tokens)?,
+            "phi3/mini-4k" => phi3::Model::new(&config!(phi3::Config), vb)?.forward(tokens, 0)?,
+            "stablelm/3b" => stable_lm::Model::new(&config!(stable_lm::Config), vb)?.forward(tokens, 0)?,
+            "olmo/7b" => olmo::Model::new(&config!(olmo::Config), vb)?.forward(tokens, 0)?,
+            "olmo2/7b" => olmo2::Model::new(&config!(olmo2::Config), vb)?.forward(tokens, 0)?,
+            "mamba/original" => {
+                let config = config!(mamba::Config);
+                let mut state = mamba::State::new(1, &config, DType::F32, &Device::Cpu)?;
+                let model = mamba::Model::new(&config, vb.pp("backbone"))?;
+                let mut last = None;
+                for t in 0..tokens.dim(1)? {
+                    last = Some(model.forward(&tokens.get(0)?.narrow(0, t, 1)?, &mut state)?);
+                }
+                last.unwrap()
+            }
+            _ => return Ok(None),
+        }))
+    };
+    run().transpose()
+}
+
+/// The second reference.
 #[test]
 fn last_logits_are_those_of_candle_transformers() {
-    use candle_nn::VarBuilder;
-    use candle_transformers::models::{llama, mistral};
     let mut seen = 0;
+    let mut off = Vec::new();
     for f in all() {
-        let weights = f.dir.join("model.safetensors");
-        if !weights.exists() || !["llama", "mistral"].contains(&f.family.name()) {
+        // candle's windows hold one token more; before one is full, that is nothing.
+        let windows = f.spec.blocks.iter().filter_map(|b| b.mixer.attention()?.window);
+        let tokens = &f.tokens[..f.tokens.len().min(windows.min().unwrap_or(usize::MAX))];
+        let Some(theirs) = of_candle(&f, &Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap())
+        else {
             continue;
-        }
-        let config = fs::read(f.dir.join("config.json")).unwrap();
-        let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-        for tensor in tensors.values_mut().filter(|t| t.dtype() != DType::U8) {
-            *tensor = tensor.to_dtype(DType::F32).unwrap();
-        }
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        // Its Mistral lets a token see one more than the window; before the window is full, that is nothing.
-        let window = f.spec.blocks[0].mixer.attention().and_then(|a| a.window).unwrap_or(usize::MAX);
-        let tokens = &f.tokens[..f.tokens.len().min(window)];
-        let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-        let theirs = match (f.family.name(), f.dir.file_name().unwrap().to_str().unwrap()) {
-            // What its LLaMA does not read: biases, heads of another width, rope_parameters, linear scaling.
-            ("llama", "mha-untied" | "gqa-tied" | "bf16") => {
-                let config: llama::LlamaConfig = serde_json::from_slice(&config).unwrap();
-                let config = config.into_config(false);
-                let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
-                llama::Llama::load(vb, &config).unwrap().forward(&input, 0, &mut cache).unwrap()
-            }
-            ("mistral", _) => {
-                let Ok(config) = serde_json::from_slice::<mistral::Config>(&config) else { continue };
-                if config.head_dim.is_some()
-                    && config.num_attention_heads * config.head_dim.unwrap() != config.hidden_size
-                {
-                    continue;
-                }
-                let mut model = mistral::Model::new(&config, vb).unwrap();
-                model.forward(&input, 0).unwrap().squeeze(1).unwrap()
-            }
-            _ => continue,
         };
         seen += 1;
-        let last = tokens.len() - 1;
-        let ours = logits(&f.decoder, tokens).narrow(0, last, 1).unwrap();
+        let theirs = match theirs {
+            Ok(theirs) => theirs,
+            Err(e) => {
+                off.push(format!("{}: {e}", f.name));
+                continue;
+            }
+        };
+        let theirs = theirs.flatten_all().unwrap();
+        let vocab = f.spec.vocab;
+        let theirs = theirs.narrow(0, theirs.elem_count() - vocab, vocab).unwrap();
+        let ours = logits(&f.decoder, tokens).get(tokens.len() - 1).unwrap();
         let gap = gap(&ours, &theirs);
-        println!("{}: {gap:.1e}", f.name);
-        assert!(gap < 1e-4, "{}: {gap}", f.name);
+        println!("{:24} {gap:.1e}", f.name);
+        if gap >= 1e-4 {
+            off.push(format!("{}: {gap}", f.name));
+        }
     }
-    assert!(seen >= 3, "{seen} compared");
+    assert!(off.is_empty(), "{off:#?}");
+    assert!(seen >= 14, "{seen} compared");
 }
 
 #[test]

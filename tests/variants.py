@@ -2039,6 +2039,13 @@ VARIANTS = {
             {"rope_theta": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 50.0}},
         ],
     ),
+    "chatglm/square": dict(
+        about="as chatglm3-6b, with heads as wide together as the stream: what candle-transformers can read",
+        config=chatglm(hidden_size=32),
+        stand_in=glm_for_chatglm,
+        stand_in_names=glm_names,
+        layout=[chatglm_names],
+    ),
     "chatglm/glm-4-9b": dict(
         about="glm-4-9b in its first form: ChatGLM's keys and names, `rope_ratio` 500, an epsilon of its own",
         config=chatglm(
