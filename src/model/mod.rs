@@ -13,3 +13,4 @@ pub mod ops;
 pub mod seam;
 pub mod site;
 pub mod spec;
+pub mod tokenizer;
