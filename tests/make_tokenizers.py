@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes what `tests/tokenizers.rs` holds `src/model/tokenizer.rs` to: tiny tokenizers and their originals' ids.
+"""Makes what `tests/tokenizers.rs` holds `src/model/tokenizer/` to: tiny tokenizers and their originals' ids.
 
     tests/goldens/tokenizers/
         *.model            sentencepiece models, trained on the text below
