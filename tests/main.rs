@@ -28,5 +28,7 @@ mod scores;
 mod stories;
 /// The documents are true, and modules use only what they may.
 mod tidy;
+/// Ids of sentencepiece and transformers, from whatever files a repository has.
+mod tokenizers;
 /// lm-evaluation-harness on texts made to trip a tokenizer.
 mod traps;

@@ -19,3 +19,4 @@ pub mod seam;
 pub mod site;
 pub mod spec;
 mod ssm;
+pub mod tokenizer;
