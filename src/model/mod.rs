@@ -10,6 +10,7 @@ pub mod families;
 pub mod hub;
 pub mod load;
 pub mod ops;
+pub mod pickle;
 pub mod seam;
 pub mod site;
 pub mod spec;
