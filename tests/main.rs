@@ -16,6 +16,8 @@ mod hub;
 mod kit;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// PyTorch's checkpoints, and files that pretend to be.
+mod pickles;
 /// Same records, same bytes.
 mod report;
 /// Stopped and run again is run once.

@@ -1,9 +1,12 @@
-//! Tensors of a checkpoint as they lie on disk: safetensors, single or sharded, mapped and read once.
+//! Tensors of a checkpoint as they lie on disk: safetensors or PyTorch's pickles, single or sharded, mapped and read
+//! once.
 //!
 //! A file is not trusted. Its header is checked whole before anything is read, every tensor's shape is held against the
-//! spec, and a number that is not finite names its tensor.
+//! spec, and a number that is not finite names its tensor. A pickle is read as data ([`super::pickle`]): nothing in it
+//! is ever called.
 use super::{
     families::Family,
+    pickle::{self, Stored},
     spec::{DecoderSpec, Param, Source},
 };
 use crate::{
@@ -13,10 +16,7 @@ use crate::{
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use safetensors::{
-    Dtype, SafeTensors,
-    tensor::{Metadata, TensorInfo},
-};
+use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -34,9 +34,7 @@ pub struct Checkpoint {
 struct Shard {
     label: String,
     bytes: Bytes,
-    /// Where tensors begin.
-    start: usize,
-    metadata: Metadata,
+    tensors: BTreeMap<String, Stored>,
 }
 
 enum Bytes {
@@ -54,7 +52,33 @@ impl std::ops::Deref for Bytes {
     }
 }
 
-/// Which files a folder's checkpoint consists of, from what it or its index says.
+/// What a checkpoint's file, or its index of them, is called; the first that exists counts.
+pub const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The files that a checkpoint consists of, wherever they are: `find` looks for one that may be missing, and `get` for
+/// one that an index names. Fails with the four names of [`WEIGHTS`] where none exists, and where an index is wrong.
+pub fn weight_files(
+    mut find: impl FnMut(&str) -> Result<Option<PathBuf>>,
+    get: impl FnMut(&str) -> Result<PathBuf>,
+) -> Result<Vec<PathBuf>> {
+    for name in WEIGHTS {
+        let Some(path) = find(name)? else { continue };
+        if !name.ends_with(".json") {
+            return Ok(vec![path]);
+        }
+        let what = || format!("`{}`", path.display());
+        let text = std::fs::read_to_string(&path).blame(what())?;
+        return shard_names(&text).blame(what())?.iter().map(String::as_str).map(get).collect();
+    }
+    mistake!("no weights: there is none of {}", WEIGHTS.join(", "))
+}
+
+/// Which files a folder's checkpoint consists of, from what its index says.
 pub fn shard_names(index_json: &str) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -98,26 +122,13 @@ impl Checkpoint {
     }
 
     fn add(&mut self, label: String, bytes: Bytes) -> Result<()> {
-        let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).blame(format!("`{label}` is not a whole safetensors file"))?;
-        let start = header + 8;
-        // `read_metadata` has checked that tensors lie end to end and fill the file; say so again, because what
-        // follows cuts slices by these numbers.
-        let tensors: BTreeMap<String, &TensorInfo> = metadata.tensors().into_iter().collect();
-        for (name, info) in tensors {
-            let (a, b) = info.data_offsets;
-            let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
-            if a > b
-                || bits != (b - a).checked_mul(8)
-                || start.checked_add(b).is_none_or(|end| end > bytes.len())
-            {
-                mistake!("`{label}`: the header lies about tensor `{name}`");
-            }
+        let tensors = tensors(&label, &bytes)?;
+        for name in tensors.keys() {
             if let Some(other) = self.index.insert(name.clone(), self.files.len()) {
                 mistake!("tensor `{name}` is in `{}` and again in `{label}`", self.files[other].label);
             }
         }
-        self.files.push(Shard { label, bytes, start, metadata });
+        self.files.push(Shard { label, bytes, tensors });
         Ok(())
     }
 
@@ -153,10 +164,12 @@ impl Checkpoint {
     /// How most numbers are stored: `f32`, `f16`, `bf16`.
     pub fn stored(&self) -> &'static str {
         let mut count = BTreeMap::new();
-        for info in self.files.iter().flat_map(|f| f.metadata.tensors().into_values()) {
+        for info in self.files.iter().flat_map(|f| f.tensors.values()) {
             let name = match info.dtype {
                 Dtype::F16 => "f16",
                 Dtype::BF16 => "bf16",
+                // Masks and the like are no weights.
+                Dtype::BOOL | Dtype::U8 | Dtype::I64 => continue,
                 _ => "f32",
             };
             *count.entry(name).or_insert(0) += info.shape.iter().product::<usize>();
@@ -207,14 +220,7 @@ impl Checkpoint {
             );
         };
         let shard = &self.files[file];
-        let info = shard.metadata.info(&name).context("a tensor of the index is in no file")?;
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            mistake!(
-                "`{}`: tensor `{name}` is stored as {:?}; bitsweep reads F32, F16 and BF16",
-                shard.label,
-                info.dtype
-            );
-        }
+        let info = shard.tensor(&name)?;
         let whole = whole_shape(&source, shape);
         if info.shape != whole {
             mistake!(
@@ -224,6 +230,12 @@ impl Checkpoint {
             );
         }
         Ok((source, name, file))
+    }
+
+    /// A whole tensor by its name, as f32 on the CPU.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let file = self.index.get(name).with_context(|| format!("no tensor is called `{name}`"))?;
+        self.files[*file].read(name)
     }
 
     /// A parameter as an f32 tensor of `shape`, read from the map in one go.
@@ -236,14 +248,7 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<Tensor> {
         let (source, name, file) = self.locate(family, spec, param, shape)?;
-        let shard = &self.files[file];
-        let info = shard.metadata.info(&name).context("a tensor of the index is in no file")?;
-        let raw = &shard.bytes[shard.start + info.data_offsets.0..shard.start + info.data_offsets.1];
-        let values = floats(raw, info.dtype);
-        if let Some(i) = values.par_iter().position_any(|v| !v.is_finite()) {
-            mistake!("`{}`: tensor `{name}` holds {} at element {i}", shard.label, values[i]);
-        }
-        let mut tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?;
+        let mut tensor = self.files[file].read(&name)?;
         if source.take.transpose {
             tensor = tensor.t()?;
         }
@@ -271,12 +276,100 @@ fn whole_shape(source: &Source, part: &[usize]) -> Vec<usize> {
     shape
 }
 
-fn floats(raw: &[u8], dtype: Dtype) -> Vec<f32> {
-    match dtype {
-        Dtype::F32 => raw.par_chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F16 => {
-            raw.par_chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+/// A file's tensors by name, every one's place checked to be inside the file.
+fn tensors(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).trim_start().to_ascii_lowercase();
+    if bytes.is_empty() {
+        mistake!("`{label}` is empty");
+    }
+    if head.starts_with("version https://git-lfs") {
+        mistake!(
+            "`{label}` is a Git LFS pointer, not the file that it points to: `git lfs pull` fetches that"
+        );
+    }
+    if ["<!doctype", "<html", "<?xml"].iter().any(|t| head.starts_with(t)) {
+        mistake!(
+            "`{label}` is a web page, such as an error or a login, and no checkpoint: download it again"
+        );
+    }
+    if !label.ends_with(".safetensors") {
+        return pickle::tensors(bytes).blame(format!("`{label}`"));
+    }
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes).blame(format!("`{label}` is not a whole safetensors file"))?;
+    let start = header + 8;
+    // `read_metadata` has checked that tensors lie end to end and fill the file; say so again, because what follows
+    // cuts slices by these numbers.
+    let mut all = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let (a, b) = info.data_offsets;
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
+        if a > b || bits != (b - a).checked_mul(8) || start.checked_add(b).is_none_or(|end| end > bytes.len())
+        {
+            mistake!("`{label}`: the header lies about tensor `{name}`");
         }
-        _ => raw.par_chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        let (dtype, shape) = (info.dtype, info.shape.clone());
+        all.insert(name, Stored { dtype, shape, strides: None, bytes: start + a..start + b });
+    }
+    Ok(all)
+}
+
+impl Shard {
+    /// A tensor of numbers that bitsweep reads, each of them in the file.
+    fn tensor(&self, name: &str) -> Result<&Stored> {
+        let label = &self.label;
+        let info = self.tensors.get(name).context("a tensor of the index is in no file")?;
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            mistake!(
+                "`{label}`: tensor `{name}` is stored as {:?}; bitsweep reads F32, F16 and BF16",
+                info.dtype
+            );
+        }
+        // A stride of nothing makes any shape of a few bytes, and no model's weights; and a length of nothing must not
+        // hide lengths that no tensor has.
+        let bits = |least: usize| {
+            info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d.max(least)))
+        };
+        if bits(1).is_none() || bits(0).is_none_or(|n| n / 8 > info.bytes.len()) {
+            mistake!("`{label}`: tensor `{name}` of shape {:?} repeats what is stored once", info.shape);
+        }
+        Ok(info)
+    }
+
+    /// A tensor as f32, row by row; one that holds a number that is not finite is an error.
+    fn read(&self, name: &str) -> Result<Tensor> {
+        let info = self.tensor(name)?;
+        let raw = &self.bytes[info.bytes.clone()];
+        let values =
+            match info.dtype {
+                Dtype::F32 => info.gather(raw, 4, |b| f32::from_le_bytes(b.try_into().unwrap_or_default())),
+                Dtype::F16 => info
+                    .gather(raw, 2, |b| half::f16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32()),
+                _ => info
+                    .gather(raw, 2, |b| half::bf16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32()),
+            };
+        if let Some(i) = values.par_iter().position_any(|v| !v.is_finite()) {
+            mistake!("`{}`: tensor `{name}` holds {} at element {i}", self.label, values[i]);
+        }
+        Ok(Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?)
+    }
+}
+
+impl Stored {
+    /// Every number, in the order of rows.
+    fn gather(&self, raw: &[u8], size: usize, number: impl Fn(&[u8]) -> f32 + Send + Sync) -> Vec<f32> {
+        let Some(strides) = &self.strides else {
+            return raw.par_chunks_exact(size).map(number).collect();
+        };
+        let count = self.shape.iter().product::<usize>();
+        let at = |mut i: usize| {
+            let mut at = 0;
+            for (d, stride) in self.shape.iter().zip(strides).rev() {
+                at += i % d * stride;
+                i /= d;
+            }
+            number(&raw[at * size..][..size])
+        };
+        (0..count).into_par_iter().map(at).collect()
     }
 }

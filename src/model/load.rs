@@ -2,7 +2,7 @@
 //!
 //! `builtin:llama` · a directory in Hugging Face layout · `org/name[@revision]`.
 use super::{
-    checkpoint::{Checkpoint, shard_names},
+    checkpoint::{Checkpoint, WEIGHTS, weight_files},
     decoder::Decoder,
     families::{self, Family},
     hub::{Hub, OnProgress, RepoId},
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokenizers::Tokenizer;
 
 /// A model that is part of the program.
@@ -213,16 +213,8 @@ fn text(path: &Path) -> Result<String> {
 }
 
 fn from_dir(dir: &Path) -> Result<Files> {
-    let whole = dir.join("model.safetensors");
-    let index = dir.join("model.safetensors.index.json");
-    let paths: Vec<PathBuf> = if whole.is_file() {
-        vec![whole]
-    } else if index.is_file() {
-        let names = shard_names(&text(&index)?).blame(format!("`{}`", index.display()))?;
-        names.iter().map(|n| dir.join(n)).collect()
-    } else {
-        mistake!("`{}` holds neither model.safetensors nor model.safetensors.index.json", dir.display());
-    };
+    let find = |name: &str| Ok(Some(dir.join(name)).filter(|p| p.is_file()));
+    let paths = weight_files(find, |name| Ok(dir.join(name))).blame(format!("`{}`", dir.display()))?;
     let tokenizer = dir.join("tokenizer.json");
     Ok(Files {
         label: dir.display().to_string(),
@@ -239,21 +231,10 @@ fn from_hub(name: &str, progress: Option<OnProgress>) -> Result<Files> {
     let repo = RepoId::parse(name).blame(what())?;
     let hub = Hub::from_env().blame(what())?.on_progress(progress);
     let required = |file: &str| hub.required(&repo, file).blame(what());
-    let (whole, index) = ("model.safetensors", "model.safetensors.index.json");
-    // Look in the cache for both before asking the network for either.
-    let single = match (hub.cached(&repo, whole), hub.cached(&repo, index)) {
-        (Some(path), _) => Some(path),
-        (None, Some(_)) => None,
-        (None, None) => hub.file(&repo, whole).blame(what())?,
-    };
-    let paths = match single {
-        Some(path) => vec![path],
-        None => {
-            let path = required(index)?;
-            let names = shard_names(&text(&path)?).blame(format!("`{}`", path.display()))?;
-            names.iter().map(|n| required(n)).collect::<Result<_>>()?
-        }
-    };
+    // Look in the cache for all of them before asking the network for any.
+    let cached = WEIGHTS.iter().any(|name| hub.cached(&repo, name).is_some());
+    let find = |name: &str| if cached { Ok(hub.cached(&repo, name)) } else { hub.file(&repo, name) };
+    let paths = weight_files(find, required).blame(what())?;
     let tokenizer = required("tokenizer.json")?;
     let tokenizer_config = hub.file(&repo, "tokenizer_config.json").blame(what())?;
     Ok(Files {

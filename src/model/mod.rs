@@ -14,6 +14,7 @@ mod linear;
 pub mod load;
 pub mod ops;
 pub mod params;
+pub mod pickle;
 pub mod rope;
 pub mod seam;
 pub mod site;
