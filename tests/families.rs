@@ -94,7 +94,7 @@ fn logits_are_those_of_transformers() {
             let mut decoder = f.decoder.clone();
             decoder.mode.kernels = kernels;
             let gap = gap(&logits(&decoder, &f.tokens), &want);
-            assert!(gap < 1e-4, "{} ({kernels:?}): {gap}", f.name);
+            assert!(gap < f.family.tolerance(), "{} ({kernels:?}): {gap}", f.name);
             let at = worst.entry(f.name.clone()).or_default();
             *at = at.max(gap);
         }
@@ -117,7 +117,7 @@ fn token_by_token_is_the_full_pass() {
             rows.push(f.decoder.logits(&hidden).unwrap());
         }
         let gap = gap(&Tensor::cat(&rows, 0).unwrap(), &want);
-        assert!(gap < 1e-4, "{}: {gap}", f.name);
+        assert!(gap < f.family.tolerance(), "{}: {gap}", f.name);
     }
 }
 

@@ -68,9 +68,16 @@ fn rows(kind: Kind) -> Result<(Vec<&'static str>, Vec<Vec<String>>)> {
         }
         Kind::Families => {
             let row = |f: &&dyn crate::model::families::Family| {
-                vec![f.name().to_string(), f.model_types().join(" "), f.about().to_string()]
+                vec![
+                    f.name().to_string(),
+                    f.model_types().join(" "),
+                    f.about().to_string(),
+                    f.reference().to_string(),
+                    format!("{:e}", f.tolerance()),
+                ]
             };
-            (vec!["family", "model_type", "about"], FAMILIES.iter().map(row).collect())
+            let header = vec!["family", "model_type", "about", "held to", "within"];
+            (header, FAMILIES.iter().map(row).collect())
         }
         Kind::Recipes => (vec!["recipe", "about"], NOTATION.iter().map(|e| pair(e.name, e.about)).collect()),
         Kind::Methods => (vec!["method", "about"], METHODS.iter().map(|e| pair(e.name, e.about)).collect()),

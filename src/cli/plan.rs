@@ -2,23 +2,108 @@
 use super::{Exit, StudyArgs, progress::Progress};
 use crate::{
     mistake::{Blame, is_mistake},
+    model::{
+        describe::{describe, kv_bytes_a_token},
+        load,
+        spec::DecoderSpec,
+    },
+    quant::{apply::sizes, recipe::Recipe},
     results::{Status, Store},
-    study::{plan, run::count},
+    study::{
+        engine::PACK,
+        plan,
+        run::{count, memory},
+    },
 };
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-/// What would run, what is done, how much memory and work.
+/// What would run, what is done, how much memory and work. Instead of a study, a model: a directory, a config.json alone,
+/// or builtin:llama.
 #[derive(Args)]
 pub struct Plan {
     #[command(flatten)]
     study: StudyArgs,
 }
 
+/// What `bitsweep plan MODEL` sets beside each other.
+const RECIPES: [&str; 10] = ["full", "fp16", "w8", "w4", "w3", "w2", "w8a8", "w4a4", "kv8", "kv4"];
+
+/// A model alone, from its config.json: spec, parameters, memory and work, with weights or without.
+fn model_alone(name: &str, progress: &Progress) -> Result<Exit> {
+    let model = load::outline(name, Path::new(""), Some(progress.downloads()))?;
+    let spec = &model.spec;
+    out!("{name}: {} ({})", model.family.name(), model.family.about());
+    tell(spec, model.stored);
+    if !model.has_weights()? {
+        out!("  no weights beside {name}: this is what its config.json says");
+    }
+    let bits = if model.stored == "f32" { 32 } else { 16 };
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header(["recipe", "bits a weight", "size", "KV codes a token", "to evaluate", "notes"]);
+    for name in RECIPES {
+        let recipe = Recipe::parse(name)?;
+        if let Some(why) = recipe.unfit(spec) {
+            table.add_row([name.into(), String::new(), String::new(), String::new(), String::new(), why]);
+            continue;
+        }
+        let sizes = sizes(&recipe, spec, bits)?;
+        table.add_row([
+            name.to_string(),
+            format!("{:.3}", sizes.bits_per_weight),
+            bytes(sizes.size_mb * 1e6),
+            bytes(kv_bytes_a_token(spec, sizes.kv_bits)),
+            bytes(memory(spec, &recipe, PACK)),
+            sizes.notes.join("; "),
+        ]);
+    }
+    out!("\n{table}");
+    Ok(Exit::Fine)
+}
+
+/// Bytes as people read them, of powers of ten.
+fn bytes(n: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut n = n;
+    let mut unit = 0;
+    while n >= 1000. && unit + 1 < units.len() {
+        n /= 1000.;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n:.0} B") } else { format!("{n:.2} {}", units[unit]) }
+}
+
+/// A model's parts, and what a token of it costs.
+fn tell(spec: &DecoderSpec, stored: &str) {
+    let params = spec.count() as f64;
+    out!(
+        "  {} parameters stored as {stored}, {} blocks of {}, context {}",
+        spec.count(),
+        spec.blocks.len(),
+        spec.hidden,
+        spec.context
+    );
+    for line in describe(spec) {
+        out!("  {line}");
+    }
+    out!("  {:.4} GFLOP a token; {} of weights in f32", spec.flops_a_token() / 1e9, bytes(params * 4.));
+}
+
 impl Plan {
     pub(super) fn run(self) -> Result<Exit> {
+        let word = Path::new(&self.study.study);
+        let config = |path: &Path| path.file_name().is_some_and(|f| f == "config.json") && path.is_file();
+        let on_hub = !word.exists()
+            && word.extension().is_none_or(|e| e != "toml")
+            && self.study.study.matches('/').count() == 1
+            && !self.study.study.starts_with(['.', '/', '~']);
+        let builtin = self.study.study.starts_with("builtin:");
+        if builtin || on_hub || config(word) || config(&word.join("config.json")) {
+            return model_alone(&self.study.study, &Progress::new());
+        }
         let (study, pick) = self.study.read()?;
         self.study.device()?;
         let progress = Progress::new();
@@ -30,18 +115,9 @@ impl Plan {
         };
         out!("{}: {}", study.name, study.about);
         for model in &plan.models {
-            let s = &model.spec;
-            out!(
-                "\n{}: {} ({}), {} parameters stored as {}, {} blocks of {}, context {}",
-                model.name,
-                model.family.name(),
-                &model.revision[..12.min(model.revision.len())],
-                s.count(),
-                model.stored,
-                s.blocks.len(),
-                s.hidden,
-                s.context
-            );
+            let revision = &model.revision[..12.min(model.revision.len())];
+            out!("\n{}: {} ({revision})", model.name, model.family.name());
+            tell(&model.spec, model.stored);
         }
         let mut table = Table::new();
         table.load_style(ASCII_MARKDOWN);

@@ -6,16 +6,16 @@ use super::{
     decoder::Decoder,
     families::{self, Family},
     hub::{Hub, OnProgress, RepoId},
-    site::Role,
-    site::Site,
+    site::{Role, Site},
     spec::{DecoderSpec, Param},
+    tokenizer::{self, Said},
 };
 use crate::{mistake, mistake::Blame, mistake::nearest};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use candle_core::Device;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 /// A model that is part of the program.
@@ -39,6 +39,21 @@ pub static BUILTIN: &[Builtin] = &[Builtin {
     tokenizer_config: include_str!("../../suites/microworld/model/tokenizer_config.json"),
     weights: include_bytes!("../../suites/microworld/model/model.safetensors"),
 }];
+
+/// What a config.json says of a model, whether or not its weights are here.
+pub struct Outline {
+    /// As the study names it.
+    pub name: String,
+    /// Who reads its config.
+    pub family: &'static dyn Family,
+    /// What it is.
+    pub spec: DecoderSpec,
+    /// As weights are stored, where the config or the checkpoint says: `f32`, `f16`, `bf16`.
+    pub stored: &'static str,
+    config: Value,
+    text: Vec<u8>,
+    place: Place,
+}
 
 /// A model whose headers are read and whose weights are not.
 pub struct Opened {
@@ -68,81 +83,193 @@ pub struct Special {
     pub eos: Option<u32>,
 }
 
-/// The files, wherever they are.
-struct Files {
-    label: String,
-    config: String,
-    tokenizer: Vec<u8>,
-    tokenizer_config: Option<String>,
-    checkpoint: Checkpoint,
-    revision: Option<String>,
+/// Where a model's files are.
+enum Place {
+    Builtin(&'static Builtin),
+    Folder(PathBuf),
+    Hub(Box<(Hub, RepoId)>),
 }
 
-/// Opens a model: everything that can be wrong with it is found now, but for the numbers themselves.
-pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Opened> {
-    let files = find(name, folder, progress)?;
-    let config_label = format!("{}/config.json", files.label);
-    let config: Value = families::parse(&files.config).blame(format!("`{config_label}`"))?;
-    let family = families::of(&config).blame(format!("`{config_label}`"))?;
-    let mut spec = family.spec(&config).blame(format!("`{config_label}`"))?;
-    spec.check().blame(format!("`{config_label}`"))?;
-    // A head that the checkpoint does not hold is the embedding, unless the config says that it is not.
-    let head = Param::Weight(Site::end(Role::Head));
-    let untied = config.get("tie_word_embeddings") == Some(&Value::Bool(false));
-    spec.head.tied |= !untied && !files.checkpoint.has(family, &spec, head);
-    files.checkpoint.check(family, &spec)?;
+impl Place {
+    /// `config.json`'s folder may be named by the file.
+    fn find(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Self> {
+        if let Some(short) = name.strip_prefix("builtin:") {
+            let Some(model) = BUILTIN.iter().find(|b| b.name == short) else {
+                let names: Vec<&str> = BUILTIN.iter().map(|b| b.name).collect();
+                mistake!(
+                    "no built-in model `{name}`{}; there are: builtin:{}",
+                    nearest(short, names.iter().copied()),
+                    names.join(", builtin:")
+                );
+            };
+            return Ok(Place::Builtin(model));
+        }
+        let path = folder.join(name);
+        if path.is_dir() {
+            return Ok(Place::Folder(path));
+        }
+        if path.is_file() && path.file_name().is_some_and(|f| f == CONFIG) {
+            return Ok(Place::Folder(path.parent().unwrap_or(Path::new("")).to_path_buf()));
+        }
+        // A revision may have slashes of its own.
+        let id = name.split('@').next().unwrap_or(name);
+        if name.starts_with(['.', '/', '~']) || id.matches('/').count() != 1 {
+            mistake!(
+                "model `{name}` is no directory; a model is `builtin:llama`, a directory in Hugging Face layout, or \
+                 `org/name[@revision]` on the Hub"
+            );
+        }
+        let what = format!("model `{name}` (no directory here, so on the Hub)");
+        let repo = RepoId::parse(name).blame(&what)?;
+        let hub = Hub::from_env().blame(&what)?.on_progress(progress);
+        Ok(Place::Hub(Box::new((hub, repo))))
+    }
 
-    let tokenizer_label = format!("{}/tokenizer.json", files.label);
-    let mut tokenizer = Tokenizer::from_bytes(&files.tokenizer)
-        .map_err(anyhow::Error::msg)
-        .blame(format!("`{tokenizer_label}`"))?;
-    // A saved tokenizer may still cut or pad as its last user wished.
-    tokenizer.with_truncation(None).map_err(anyhow::Error::msg)?;
-    tokenizer.with_padding(None);
-    if let Some((token, id)) = tokenizer.get_vocab(false).into_iter().max_by_key(|(_, id)| *id)
-        && id as usize >= spec.vocab
-    {
-        mistake!(
-            "`{tokenizer_label}` has token {id} (`{token}`), but the model's vocabulary is {}: it belongs to another \
-             model",
-            spec.vocab
-        );
-    }
-    let tokenizer_config: Value = match &files.tokenizer_config {
-        Some(text) => serde_json::from_str(text).blame(format!("`{}/tokenizer_config.json`", files.label))?,
-        None => Value::Null,
-    };
-    let special = Special {
-        bos: special(&tokenizer, &tokenizer_config, &config, "bos"),
-        eos: special(&tokenizer, &tokenizer_config, &config, "eos"),
-    };
-    for (role, id) in [("bos", special.bos), ("eos", special.eos)] {
-        if let Some(id) = id.filter(|&id| id as usize >= spec.vocab) {
-            mistake!("`{config_label}`: {role} token {id} is outside the vocabulary of {}", spec.vocab);
+    fn label(&self) -> String {
+        match self {
+            Place::Builtin(model) => format!("builtin:{}", model.name),
+            Place::Folder(dir) => dir.display().to_string(),
+            Place::Hub(hub) => hub.1.to_string(),
         }
     }
-    let revision = match files.revision {
-        Some(commit) => commit,
-        None => {
-            let mut all = Sha256::new();
-            all.update(&files.config);
-            all.update(&files.tokenizer);
-            all.update(files.tokenizer_config.unwrap_or_default());
-            all.update(files.checkpoint.hash());
-            format!("{:x}", all.finalize())
-        }
+
+    /// A small file; `None` where there is none.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = match self {
+            Place::Builtin(model) => {
+                return Ok(match name {
+                    CONFIG => Some(model.config.into()),
+                    "tokenizer.json" => Some(model.tokenizer.into()),
+                    "tokenizer_config.json" => Some(model.tokenizer_config.into()),
+                    _ => None,
+                });
+            }
+            Place::Folder(dir) => Some(dir.join(name)).filter(|p| p.exists()),
+            Place::Hub(hub) => hub.0.file(&hub.1, name).blame(format!("model `{}`", hub.1))?,
+        };
+        path.map(|p| std::fs::read(&p).blame(format!("`{}`", p.display()))).transpose()
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let paths = match self {
+            Place::Builtin(model) => return Checkpoint::embedded("model.safetensors", model.weights),
+            Place::Folder(dir) => {
+                let find = |name: &str| Ok(Some(dir.join(name)).filter(|p| p.is_file()));
+                weight_files(find, |name| Ok(dir.join(name))).blame(format!("`{}`", dir.display()))?
+            }
+            Place::Hub(hub) => {
+                let (hub, repo) = &**hub;
+                // Look in the cache for all of them before asking the network for any.
+                let cached = WEIGHTS.iter().any(|name| hub.cached(repo, name).is_some());
+                let find =
+                    |name: &str| if cached { Ok(hub.cached(repo, name)) } else { hub.file(repo, name) };
+                weight_files(find, |name| hub.required(repo, name)).blame(format!("model `{repo}`"))?
+            }
+        };
+        Checkpoint::open(&paths)
+    }
+
+    /// Whether there is any file of weights, without reading one.
+    fn has_weights(&self) -> Result<bool> {
+        Ok(match self {
+            Place::Builtin(_) => true,
+            Place::Folder(dir) => WEIGHTS.iter().any(|name| dir.join(name).is_file()),
+            Place::Hub(_) => true,
+        })
+    }
+}
+
+const CONFIG: &str = "config.json";
+
+/// Reads a model's config.json and nothing else.
+pub fn outline(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Outline> {
+    let place = Place::find(name, folder, progress)?;
+    let label = format!("`{}/{CONFIG}`", place.label());
+    let Some(text) = place.read(CONFIG)? else { mistake!("{label}: No such file") };
+    let config = String::from_utf8(text.clone()).map_err(|_| anyhow!("not valid UTF-8")).blame(&label)?;
+    let config = families::parse(&config).blame(&label)?;
+    let family = families::of(&config).blame(&label)?;
+    let spec = family.spec(&config).blame(&label)?;
+    spec.check().blame(&label)?;
+    let said = ["torch_dtype", "dtype"].iter().find_map(|key| config.get(key)?.as_str());
+    let stored = match said {
+        Some("float16") => "f16",
+        Some("bfloat16") => "bf16",
+        _ => "f32",
     };
-    let stored = files.checkpoint.stored();
-    Ok(Opened {
-        name: name.into(),
-        revision,
-        family,
-        spec,
-        tokenizer,
-        special,
-        checkpoint: files.checkpoint,
-        stored,
-    })
+    Ok(Outline { name: name.into(), family, spec, stored, config, text, place })
+}
+
+impl Outline {
+    /// Whether there are weights beside the config. On the Hub, that is taken for granted.
+    pub fn has_weights(&self) -> Result<bool> {
+        self.place.has_weights()
+    }
+
+    /// Opens the rest: everything that can be wrong with it is found now, but for the numbers themselves.
+    pub fn open(self) -> Result<Opened> {
+        let Outline { name, family, mut spec, config, text, place, .. } = self;
+        let label = place.label();
+        let checkpoint = place.checkpoint()?;
+        // A head that the checkpoint does not hold is the embedding, unless the config says that it is not.
+        let head = Param::Weight(Site::end(Role::Head));
+        let untied = config.get("tie_word_embeddings") == Some(&Value::Bool(false));
+        spec.head.tied |= !untied && !checkpoint.has(family, &spec, head);
+        checkpoint.check(family, &spec)?;
+
+        let files = tokenizer::collect(|name| place.read(name))?;
+        let tokenizer = tokenizer::build(&label, &files)?;
+        if let Some((token, id)) = tokenizer.get_vocab(false).into_iter().max_by_key(|(_, id)| *id)
+            && id as usize >= spec.vocab
+        {
+            mistake!(
+                "`{label}/{}`: the tokenizer has token {id} (`{token}`), but the model's vocabulary is {}: it belongs to \
+                 another model",
+                tokenizer::vocabulary(&files),
+                spec.vocab
+            );
+        }
+        let special = |role: &str| -> Result<Option<u32>> {
+            // Said to be none, it is none, whatever config.json's id is.
+            let id = match tokenizer::role(&label, &files, role)? {
+                Said::None => return Ok(None),
+                Said::Token(text) => tokenizer.token_to_id(&text),
+                Said::Nothing => None,
+            };
+            let number = &config[format!("{role}_token_id")];
+            let number = || number.as_u64().or_else(|| number[0].as_u64());
+            let id = id.or_else(|| number().and_then(|id| u32::try_from(id).ok()));
+            if let Some(id) = id.filter(|&id| id as usize >= spec.vocab) {
+                mistake!("`{label}/{CONFIG}`: {role} token {id} is outside the vocabulary of {}", spec.vocab);
+            }
+            Ok(id)
+        };
+        let special = Special { bos: special("bos")?, eos: special("eos")? };
+        let commit = match &place {
+            Place::Hub(hub) => hub.0.commit(&hub.1),
+            _ => None,
+        };
+        let revision = match commit {
+            Some(commit) => commit,
+            None => {
+                let mut all = Sha256::new();
+                all.update(&text);
+                for (name, bytes) in &files {
+                    all.update(name);
+                    all.update(bytes);
+                }
+                all.update(checkpoint.hash());
+                format!("{:x}", all.finalize())
+            }
+        };
+        let stored = checkpoint.stored();
+        Ok(Opened { name, revision, family, spec, tokenizer, special, checkpoint, stored })
+    }
+}
+
+/// Opens a model whole.
+pub fn open(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Opened> {
+    outline(name, folder, progress)?.open()
 }
 
 impl Opened {
@@ -158,91 +285,4 @@ impl Opened {
         })
         .with_context(|| format!("model `{}`", self.name))
     }
-}
-
-/// A special token's id: by its text in tokenizer_config.json, else by its id in config.json.
-fn special(tokenizer: &Tokenizer, tokenizer_config: &Value, config: &Value, role: &str) -> Option<u32> {
-    // Said to be none, it is none, whatever config.json's id is.
-    if tokenizer_config.get(format!("{role}_token")).is_some_and(Value::is_null) {
-        return None;
-    }
-    let text = &tokenizer_config[format!("{role}_token")];
-    let text = text.as_str().or_else(|| text["content"].as_str());
-    text.and_then(|t| tokenizer.token_to_id(t)).or_else(|| {
-        let id = &config[format!("{role}_token_id")];
-        id.as_u64().or_else(|| id[0].as_u64()).and_then(|id| u32::try_from(id).ok())
-    })
-}
-
-fn find(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Files> {
-    if let Some(short) = name.strip_prefix("builtin:") {
-        let Some(model) = BUILTIN.iter().find(|b| b.name == short) else {
-            let names: Vec<&str> = BUILTIN.iter().map(|b| b.name).collect();
-            mistake!(
-                "no built-in model `{name}`{}; there are: builtin:{}",
-                nearest(short, names.iter().copied()),
-                names.join(", builtin:")
-            );
-        };
-        return Ok(Files {
-            label: name.into(),
-            config: model.config.into(),
-            tokenizer: model.tokenizer.to_vec(),
-            tokenizer_config: Some(model.tokenizer_config.into()),
-            checkpoint: Checkpoint::embedded("model.safetensors", model.weights)?,
-            revision: None,
-        });
-    }
-    let dir = folder.join(name);
-    if dir.is_dir() {
-        return from_dir(&dir);
-    }
-    // A revision may have slashes of its own.
-    let id = name.split('@').next().unwrap_or(name);
-    if name.starts_with(['.', '/', '~']) || id.matches('/').count() != 1 {
-        mistake!(
-            "model `{name}` is no directory; a model is `builtin:llama`, a directory in Hugging Face layout, or \
-             `org/name[@revision]` on the Hub"
-        );
-    }
-    from_hub(name, progress)
-}
-
-fn text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).blame(format!("`{}`", path.display()))
-}
-
-fn from_dir(dir: &Path) -> Result<Files> {
-    let find = |name: &str| Ok(Some(dir.join(name)).filter(|p| p.is_file()));
-    let paths = weight_files(find, |name| Ok(dir.join(name))).blame(format!("`{}`", dir.display()))?;
-    let tokenizer = dir.join("tokenizer.json");
-    Ok(Files {
-        label: dir.display().to_string(),
-        config: text(&dir.join("config.json"))?,
-        tokenizer: std::fs::read(&tokenizer).blame(format!("`{}`", tokenizer.display()))?,
-        tokenizer_config: std::fs::read_to_string(dir.join("tokenizer_config.json")).ok(),
-        checkpoint: Checkpoint::open(&paths)?,
-        revision: None,
-    })
-}
-
-fn from_hub(name: &str, progress: Option<OnProgress>) -> Result<Files> {
-    let what = || format!("model `{name}`");
-    let repo = RepoId::parse(name).blame(what())?;
-    let hub = Hub::from_env().blame(what())?.on_progress(progress);
-    let required = |file: &str| hub.required(&repo, file).blame(what());
-    // Look in the cache for all of them before asking the network for any.
-    let cached = WEIGHTS.iter().any(|name| hub.cached(&repo, name).is_some());
-    let find = |name: &str| if cached { Ok(hub.cached(&repo, name)) } else { hub.file(&repo, name) };
-    let paths = weight_files(find, required).blame(what())?;
-    let tokenizer = required("tokenizer.json")?;
-    let tokenizer_config = hub.file(&repo, "tokenizer_config.json").blame(what())?;
-    Ok(Files {
-        label: name.into(),
-        config: text(&required("config.json")?)?,
-        tokenizer: std::fs::read(&tokenizer).blame(what())?,
-        tokenizer_config: tokenizer_config.and_then(|p| std::fs::read_to_string(p).ok()),
-        checkpoint: Checkpoint::open(&paths)?,
-        revision: hub.commit(&repo),
-    })
 }

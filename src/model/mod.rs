@@ -8,6 +8,7 @@ pub mod block;
 mod cache;
 pub mod checkpoint;
 pub mod decoder;
+pub mod describe;
 pub mod families;
 pub mod hub;
 mod linear;

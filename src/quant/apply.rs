@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     mistake,
-    model::{decoder::Decoder, ops::Precision, seam::InputMap, site::Site},
+    model::{decoder::Decoder, ops::Precision, seam::InputMap, site::Site, spec::DecoderSpec},
 };
 use anyhow::Result;
 use std::{collections::BTreeSet, sync::Arc};
@@ -44,7 +44,7 @@ pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Quantized> {
         Precision::F32 => full.clone(),
         short => full.in_precision(short)?,
     };
-    let skip = skipped(recipe, full)?;
+    let skip = skipped(recipe, &full.spec)?;
     if let Some(weights) = &recipe.weights {
         for linear in decoder.linears_mut().filter(|l| !skip.contains(&l.site)) {
             linear.weight = weights.rounder().round(&linear.weight, recipe.precision)?;
@@ -63,12 +63,12 @@ pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Quantized> {
             block.kv = Some(Arc::new(PerHead { settings: kv.clone(), format, precision: recipe.precision }));
         }
     }
-    Ok(Quantized { sizes: sizes(recipe, full, stored)?, decoder })
+    Ok(Quantized { sizes: sizes(recipe, &full.spec, stored)?, decoder })
 }
 
 /// The sites that a recipe leaves alone in this model.
-fn skipped(recipe: &Recipe, full: &Decoder) -> Result<BTreeSet<Site>> {
-    let sites: Vec<Site> = full.linears().map(|l| l.site).collect();
+fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
+    let sites = spec.sites();
     let mut skipped = BTreeSet::new();
     for pattern in &recipe.skip {
         let glob = WildMatch::new(pattern);
@@ -87,33 +87,33 @@ fn skipped(recipe: &Recipe, full: &Decoder) -> Result<BTreeSet<Site>> {
 }
 
 /// Sizes alone, without rounding anything.
-pub fn sizes(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Sizes> {
+pub fn sizes(recipe: &Recipe, spec: &DecoderSpec, stored: u8) -> Result<Sizes> {
     let stored = match recipe.precision {
         Precision::F32 => f64::from(stored),
         _ => 16.,
     };
-    let skip = skipped(recipe, full)?;
-    let total = full.spec.count() as f64;
+    let skip = skipped(recipe, spec)?;
+    let total = spec.count() as f64;
     let (mut weights, mut bits) = (0., 0.);
     let mut notes = BTreeSet::new();
     if let Some(method) = &recipe.weights {
-        for linear in full.linears().filter(|l| !skip.contains(&l.site)) {
-            let shape = full.spec.linear_shape(linear.site);
+        for site in spec.sites().into_iter().filter(|s| !skip.contains(s)) {
+            let shape = spec.linear_shape(site);
             weights += (shape.0 * shape.1) as f64;
             bits += method.rounder().bits(shape);
-            notes.extend(method.rounder().note(shape.1).map(|n| format!("{}: {n}", linear.site.role.name())));
+            notes.extend(method.rounder().note(shape.1).map(|n| format!("{}: {n}", site.role.name())));
         }
     }
     let head = Site::end(crate::model::site::Role::Head).to_string();
     if recipe.weights.is_some()
-        && full.spec.head.tied
+        && spec.head.tied
         && !recipe.skip.iter().any(|s| WildMatch::new(s).matches(&head))
     {
         notes.insert("head: tied to the embedding, and left as that is".into());
     }
     let float = if recipe.precision == Precision::F32 { 32. } else { 16. };
     let kv_group = recipe.kv.as_ref().map(|k| k.group);
-    for attention in full.blocks.iter().filter_map(|b| b.spec.mixer.attention()) {
+    for attention in spec.blocks.iter().filter_map(|b| b.mixer.attention()) {
         let d = attention.head_dim;
         if let Some(g) = kv_group.filter(|&g| d > g && d % g != 0) {
             notes.insert(format!("kv: ragged: heads of {d} in groups of {g}, the last of {}", d % g));

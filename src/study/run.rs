@@ -8,7 +8,7 @@ use crate::{
     eval::{self, Lm, Outcomes, choice, choice::Question, divergence, metrics, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
-    model::load::Opened,
+    model::{load::Opened, spec::DecoderSpec},
     quant::{
         apply::{self, Sizes},
         recipe::Recipe,
@@ -321,12 +321,17 @@ pub fn count(
     let twice = if matches!(task.task.ask, Ask::Divergence(_)) { 2. } else { 1. };
     let tokens = lm.tokens as f64 * twice;
     let spec = &opened.spec;
-    let models = if recipe.weights.is_some() || recipe.precision.name() != "f32" { 2. } else { 1. };
-    let pass = super::engine::PACK.min(lm.tokens) as f64;
     Ok(Load {
         tokens,
         flops: tokens * spec.flops_a_token(),
-        bytes: 4. * (models * spec.count() as f64 + pass * (8 * spec.hidden) as f64)
-            + 4. * (pass * spec.vocab as f64).min((64 << 20) as f64),
+        bytes: memory(spec, recipe, super::engine::PACK.min(lm.tokens)),
     })
+}
+
+/// Bytes at once: the full model and the quantized one where it has weights of its own, in f32, and one pass's values.
+pub fn memory(spec: &DecoderSpec, recipe: &Recipe, pass: usize) -> f64 {
+    let models = if recipe.weights.is_some() || recipe.precision.name() != "f32" { 2. } else { 1. };
+    let pass = pass as f64;
+    4. * (models * spec.count() as f64 + pass * (8 * spec.hidden) as f64)
+        + 4. * (pass * spec.vocab as f64).min((64 << 20) as f64)
 }

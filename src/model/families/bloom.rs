@@ -39,6 +39,9 @@ impl Family for Bloom {
     fn about(&self) -> &'static str {
         "BLOOM and BLOOMZ: ALiBi, a norm after the embedding, QKV fused and interleaved per head"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_bloom.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["bloom"]
     }

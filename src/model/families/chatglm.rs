@@ -55,6 +55,9 @@ impl Family for ChatGlm {
     fn about(&self) -> &'static str {
         "ChatGLM 2 and 3, GLM-4: neighbouring rotary pairs on half of each head, fused QKV and gate"
     }
+    fn reference(&self) -> &'static str {
+        "its published formulas in numpy (f64), and transformers `modeling_glm.py` with the same weights, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["chatglm"]
     }

@@ -54,6 +54,9 @@ impl Family for Falcon {
     fn about(&self) -> &'static str {
         "Falcon: 7B (one key head, parallel), 11B, 40B, 180B (key groups, parallel), RW (ALiBi, sequential)"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_falcon.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["falcon", "RefinedWebModel", "RefinedWeb"]
     }

@@ -19,6 +19,9 @@ impl Family for Gemma {
     fn about(&self) -> &'static str {
         "Gemma: scaled embeddings, norms by 1 + w, GELU gate, tied head"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gemma.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gemma"]
     }

@@ -20,6 +20,9 @@ impl Family for Gemma2 {
     fn about(&self) -> &'static str {
         "Gemma 2: Gemma with sandwich norms, soft caps, and a window in every second layer"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gemma2.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gemma2"]
     }

@@ -33,6 +33,9 @@ impl Family for Gemma3 {
     fn about(&self) -> &'static str {
         "Gemma 3 (text): Gemma 2 with query and key norms instead of caps; five windowed layers to a full one"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gemma3.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gemma3_text", "gemma3"]
     }

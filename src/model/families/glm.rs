@@ -23,6 +23,9 @@ impl Family for Glm {
     fn about(&self) -> &'static str {
         "GLM-4 (`-hf`): LLaMA with neighbouring rotary pairs on half of each head, fused gate and up"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_glm.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["glm"]
     }

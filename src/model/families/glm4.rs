@@ -18,6 +18,9 @@ impl Family for Glm4 {
     fn about(&self) -> &'static str {
         "GLM-4-0414: GLM-4 with sandwich norms"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_glm4.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["glm4"]
     }

@@ -46,6 +46,9 @@ impl Family for Gpt2 {
     fn about(&self) -> &'static str {
         "GPT-2: learned positions, layer norms, linears stored transposed with QKV side by side"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gpt2.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gpt2"]
     }

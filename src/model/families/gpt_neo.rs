@@ -46,6 +46,9 @@ impl Family for GptNeo {
     fn about(&self) -> &'static str {
         "GPT-Neo and TinyStories: learned positions, unscaled scores, a window in every second layer"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gpt_neo.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gpt_neo"]
     }

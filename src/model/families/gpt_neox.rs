@@ -48,6 +48,9 @@ impl Family for GptNeoX {
     fn about(&self) -> &'static str {
         "GPT-NeoX and Pythia: parallel branches with a norm each, rotary positions on a part of each head"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_gpt_neox.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["gpt_neox"]
     }

@@ -99,6 +99,9 @@ impl Family for Llama {
     fn about(&self) -> &'static str {
         "LLaMA 1 to 3, Vicuna, LongChat, TinyLlama, SmolLM: RMS norms, rotary positions, gated feed-forward"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_llama.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["llama"]
     }

@@ -72,6 +72,9 @@ impl Family for Mamba {
     fn about(&self) -> &'static str {
         "Mamba: a selective state space in place of attention; no KV cache"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_mamba.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["mamba"]
     }

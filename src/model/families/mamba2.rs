@@ -77,6 +77,9 @@ impl Family for Mamba2 {
     fn about(&self) -> &'static str {
         "Mamba 2: channels in heads that share a time step, a gated norm; no KV cache"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_mamba2.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["mamba2"]
     }

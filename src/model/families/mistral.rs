@@ -20,6 +20,9 @@ impl Family for Mistral {
     fn about(&self) -> &'static str {
         "Mistral: LLaMA whose tokens see a window of the last `sliding_window`"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_mistral.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["mistral"]
     }

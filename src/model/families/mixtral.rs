@@ -24,6 +24,9 @@ impl Family for Mixtral {
     fn about(&self) -> &'static str {
         "Mixtral: Mistral with experts, two a token, their shares made to sum to 1"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_mixtral.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["mixtral"]
     }

@@ -41,6 +41,12 @@ pub trait Family: Sync {
     fn name(&self) -> &'static str;
     /// One line: who made it, and what differs.
     fn about(&self) -> &'static str;
+    /// What `tests/families.rs` holds its logits to.
+    fn reference(&self) -> &'static str;
+    /// How near they are held: the largest difference of a logit in f32, where logits are 1 to 2 in size.
+    fn tolerance(&self) -> f32 {
+        2e-5
+    }
     /// The `model_type` values in `config.json` that this family answers to.
     fn model_types(&self) -> &'static [&'static str];
     /// Whether it answers to a config that has no `model_type`.

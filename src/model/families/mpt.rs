@@ -68,6 +68,9 @@ impl Family for Mpt {
     fn about(&self) -> &'static str {
         "MPT: ALiBi, no biases, layer norms without shift, QKV side by side"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_mpt.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["mpt"]
     }

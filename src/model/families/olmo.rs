@@ -25,6 +25,9 @@ impl Family for Olmo {
     fn about(&self) -> &'static str {
         "OLMo: LLaMA with layer norms without parameters, and clipped queries, keys and values"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_olmo.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["olmo"]
     }

@@ -18,6 +18,9 @@ impl Family for Olmo2 {
     fn about(&self) -> &'static str {
         "OLMo 2: norms after each branch; queries and keys normalized over all heads"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_olmo2.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["olmo2"]
     }

@@ -49,6 +49,9 @@ impl Family for Opt {
     fn about(&self) -> &'static str {
         "OPT and Galactica: learned positions from row 2, layer norms; 350m is post-norm with projections"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_opt.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["opt"]
     }

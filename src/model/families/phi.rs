@@ -42,6 +42,9 @@ impl Family for Phi {
     fn about(&self) -> &'static str {
         "Phi-1, 1.5 and 2: parallel branches from one norm, rotary positions on a part of each head, biases"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_phi.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["phi"]
     }

@@ -24,6 +24,9 @@ impl Family for Phi3 {
     fn about(&self) -> &'static str {
         "Phi-3 and Phi-4: LLaMA with fused QKV and fused gate and up; LongRoPE"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_phi3.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["phi3"]
     }

@@ -20,6 +20,9 @@ impl Family for Qwen2 {
     fn about(&self) -> &'static str {
         "Qwen 2 and 2.5: LLaMA with biases on queries, keys and values"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_qwen2.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["qwen2"]
     }

@@ -24,6 +24,9 @@ impl Family for Qwen2Moe {
     fn about(&self) -> &'static str {
         "Qwen 1.5 and 2 MoE: Qwen 2 with experts, and a gated one that every token goes through"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_qwen2_moe.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["qwen2_moe"]
     }

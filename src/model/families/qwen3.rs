@@ -19,6 +19,9 @@ impl Family for Qwen3 {
     fn about(&self) -> &'static str {
         "Qwen 3: LLaMA with a norm of each query and key head, before positions"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_qwen3.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["qwen3"]
     }

@@ -19,6 +19,9 @@ impl Family for Qwen3Moe {
     fn about(&self) -> &'static str {
         "Qwen 3 MoE: Qwen 3 with experts"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_qwen3_moe.py`"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["qwen3_moe"]
     }

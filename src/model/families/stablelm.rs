@@ -22,6 +22,9 @@ impl Family for StableLm {
     fn about(&self) -> &'static str {
         "StableLM: LLaMA with layer norms and rotary positions on a part of each head; 12B in parallel, with head norms"
     }
+    fn reference(&self) -> &'static str {
+        "transformers `modeling_stablelm.py`, candle-transformers"
+    }
     fn model_types(&self) -> &'static [&'static str] {
         &["stablelm", "stablelm_epoch"]
     }

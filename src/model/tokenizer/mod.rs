@@ -88,6 +88,32 @@ pub fn build(label: &str, files: &Files) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+/// The file that [`build`] takes the vocabulary from.
+pub fn vocabulary(files: &Files) -> &'static str {
+    let whole = |set: &&&[&'static str]| set.iter().all(|name| files.contains_key(name));
+    VOCABULARIES.iter().find(whole).map_or("tokenizer.json", |set| set[0])
+}
+
+/// What the settings say of a role's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing.
+    Nothing,
+    /// That there is none.
+    None,
+    /// Its text.
+    Token(String),
+}
+
+/// The token that has a role: `bos`, `eos`.
+pub fn role(label: &str, files: &Files, role: &str) -> Result<Said> {
+    let settings = Settings::read(label, files)?;
+    if settings.config.get(&format!("{role}_token")).is_some_and(Value::is_null) {
+        return Ok(Said::None);
+    }
+    Ok(settings.role(role).map_or(Said::Nothing, |text| Said::Token(text.into())))
+}
+
 const TEKKEN: &str = "Mistral's tekken.json, which is not read here; tokenizer.json would do";
 
 /// Special tokens before and after every text.

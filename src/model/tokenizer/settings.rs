@@ -50,7 +50,7 @@ impl Class {
 pub(super) struct Settings {
     pub class: Class,
     pub class_name: String,
-    config: Map<String, Value>,
+    pub config: Map<String, Value>,
     /// Tokens with ids of their own, by id: `added_tokens_decoder`, or added_tokens.json.
     pub numbered: BTreeMap<u32, AddedToken>,
 }
