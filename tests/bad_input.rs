@@ -478,7 +478,7 @@ fn tokenizers() {
     desk.write(file, b"\x00\xff\xfe");
     cases.mistake("bytes", desk.go(), &[file]);
     fs::remove_file(desk.path(file)).unwrap();
-    cases.mistake("no file", desk.go(), &[file, "tokenizer.model", "merges.txt"]);
+    cases.mistake("no file", desk.go(), &["/m`", "tokenizer.json", "tokenizer.model", "merges.txt"]);
     desk.write(file, &good);
     desk.write("m/tokenizer_config.json", "{ not json");
     cases.mistake("a tokenizer_config.json that is none", desk.go(), &["m/tokenizer_config.json"]);
@@ -531,6 +531,7 @@ fn texts() {
 
 #[test]
 fn tasks() {
+    let endless = format!("text = '{{{{ {}1 }}}}'", "not ".repeat(100_000));
     let mut cases = Cases::new();
     let desk = Desk::small();
     for (from, to, parts) in [
@@ -559,7 +560,8 @@ fn tasks() {
             &["fuel"],
         ),
         ("window = 16", "text = '{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}'", &["recursion"]),
-        ("window = 16", "text = '{{ \"a\" * 10000000000 }}'", &["too large"]),
+        ("window = 16", "text = '{{ \"a\" * 10000000000 }}'", &["out of fuel"]),
+        ("window = 16", &endless, &["`text`", "32768"]),
         ("[data.file]", "[data.hub]\nrepo = 'a/b'\nrevision = 'c'\nfile = 'x.jsonl'\n[x]", &["x"]),
         ("version = 1", "version = 1\nclean = ['trimm']", &["trimm", "`trim`"]),
         ("version = 1", "version = 1\nclean = [{ regex = ['(', ''] }]", &["`clean`", "regex", "("]),

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 /// Mistakes in what the program is handed.
 mod bad_input;
+/// Chat templates as transformers renders them.
+mod chat;
 /// What people type and what they get.
 mod cli;
 mod common;

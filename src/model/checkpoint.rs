@@ -6,8 +6,9 @@
 //! is ever called.
 use super::{
     families::Family,
-    pickle::{self, Stored},
+    pickle::Stored,
     spec::{DecoderSpec, Param, Source},
+    torch,
 };
 use crate::{
     mistake,
@@ -16,7 +17,7 @@ use crate::{
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -293,15 +294,16 @@ fn tensors(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
         );
     }
     if !label.ends_with(".safetensors") {
-        return pickle::tensors(bytes).blame(format!("`{label}`"));
+        return torch::tensors(bytes).blame(format!("`{label}`"));
     }
     let (header, metadata) =
         SafeTensors::read_metadata(bytes).blame(format!("`{label}` is not a whole safetensors file"))?;
     let start = header + 8;
     // `read_metadata` has checked that tensors lie end to end and fill the file; say so again, because what follows
     // cuts slices by these numbers.
+    let tensors: BTreeMap<String, &TensorInfo> = metadata.tensors().into_iter().collect();
     let mut all = BTreeMap::new();
-    for (name, info) in metadata.tensors() {
+    for (name, info) in tensors {
         let (a, b) = info.data_offsets;
         let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
         if a > b || bits != (b - a).checked_mul(8) || start.checked_add(b).is_none_or(|end| end > bytes.len())

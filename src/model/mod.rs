@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod block;
 mod cache;
+pub mod chat;
 pub mod checkpoint;
 pub mod decoder;
 pub mod describe;
@@ -22,3 +23,4 @@ pub mod site;
 pub mod spec;
 mod ssm;
 pub mod tokenizer;
+pub mod torch;

@@ -1,23 +1,19 @@
-//! PyTorch's pickled checkpoints (`pytorch_model.bin`), read as data and never run.
+//! Pickles of PyTorch's checkpoints, read as data and never run.
 //!
 //! A pickle is a program for a stack machine, and Python's machine calls whatever the program names. This one calls
-//! nothing: it knows the few names that a file of tensors needs ([`Known`]), does itself what they would do, and refuses
+//! nothing: it knows the few names that a file of tensors needs (`Known`), does itself what they would do, and refuses
 //! every other name. Values lie in one list and refer to each other by number, so nothing is copied and nothing
 //! recurses; each step adds at most one value, and their number is limited.
 //!
-//! `torch.save` makes two layouts: a zip archive with `data.pkl` and one uncompressed entry a storage; and, before torch
-//! 1.6, pickles followed by the storages. Written after `torch/serialization.py`, `torch/_utils.py` and Python's
-//! `pickletools.py`. candle's `pickle` is not used: its memo copies whatever it names, so that a kilobyte can ask for
-//! all memory; short arguments make it panic; it reads neither strided tensors nor the older layout.
+//! Written after `torch/_utils.py` and Python's `pickletools.py`. candle's `pickle` is not used: its memo copies whatever
+//! it names, so that a kilobyte can ask for all memory; short arguments make it panic; and it skips what it cannot read.
 use crate::{mistake, mistake::Blame};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use safetensors::Dtype;
 use std::{
     collections::{BTreeMap, HashMap},
-    io::Cursor,
     ops::Range,
 };
-use zip::{CompressionMethod, ZipArchive};
 
 /// A tensor as it lies in a file, of whatever format.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,127 +32,12 @@ pub struct Stored {
 const MOST: usize = 10_000_000;
 /// Dimensions of a tensor, and arguments of a call, at most.
 const WIDE: usize = 16;
-/// The number that a file of the older layout begins with, as a pickle's `LONG1`.
-const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 /// Under which keys training programs keep the weights.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
-/// Every tensor of a file by its name, its place checked to be inside the file. Reads headers only. Errors say what the
-/// file is instead, or what in it is wrong; they do not name the file.
-pub fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
-    if bytes.starts_with(b"PK") {
-        return zipped(bytes);
-    }
-    let head = &bytes[..bytes.len().min(32)];
-    if head.first() == Some(&0x80) && head.windows(MAGIC.len()).any(|w| w == MAGIC) {
-        return older(bytes);
-    }
-    let tar = bytes.get(257..262) == Some(b"ustar");
-    mistake!(
-        "is not what `torch.save` writes{}; where torch can read it, `torch.save(torch.load(PATH), PATH)` converts it",
-        if tar { " since torch 0.2" } else { "" }
-    )
-}
-
-/// torch 1.6 and later.
-fn zipped(bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
-    let whole = "is not a whole zip archive, as `torch.save` writes it";
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).blame(whole)?;
-    let mut entries = BTreeMap::new();
-    for i in 0..archive.len() {
-        let entry = archive.by_index_raw(i).blame(whole)?;
-        let name = entry.name().blame(whole)?.into_owned();
-        let start = entry.data_start().and_then(|s| usize::try_from(s).ok());
-        let size = usize::try_from(entry.compressed_size()).ok();
-        let range = start.zip(size).and_then(|(s, n)| Some(s..s.checked_add(n)?));
-        let Some(range) = range.filter(|r| r.end <= bytes.len()) else {
-            mistake!("{whole}: entry `{}` reaches beyond the file", shown(&name));
-        };
-        let plain = entry.compression() == CompressionMethod::Stored && !entry.encrypted();
-        entries.insert(name, (range, plain));
-    }
-    let get = |name: &str| -> Result<Option<Range<usize>>> {
-        match entries.get(name) {
-            Some((_, false)) => {
-                mistake!("entry `{}` is compressed, which `torch.save` never does", shown(name))
-            }
-            Some((range, true)) => Ok(Some(range.clone())),
-            None => Ok(None),
-        }
-    };
-    let roots: Vec<&str> = entries
-        .keys()
-        .filter_map(|n| n.strip_suffix("data.pkl"))
-        .filter(|p| p.is_empty() || p.ends_with('/') && p.matches('/').count() == 1)
-        .collect();
-    let [root] = roots[..] else {
-        mistake!("is a zip archive with {} `data.pkl`, so `torch.save` did not write it", roots.len());
-    };
-    if entries.contains_key(&format!("{root}constants.pkl")) {
-        mistake!(
-            "is a TorchScript archive, which is a program; bitsweep reads what `torch.save` makes of a state dict"
-        );
-    }
-    if let Some(order) = get(&format!("{root}byteorder"))?
-        && bytes[order].starts_with(b"big")
-    {
-        mistake!("was written on a big-endian machine; bitsweep reads little-endian files");
-    }
-    let pickle = get(&format!("{root}data.pkl"))?.context("`data.pkl` is gone")?;
-    let mut machine = Machine::new(&bytes[pickle]);
-    let state = machine.run()?;
-    machine.state_dict(state, |storage| match get(&format!("{root}data/{}", storage.key))? {
-        Some(range) => Ok(range),
-        None => mistake!("has no entry `{root}data/{}`", shown(storage.key)),
-    })
-}
-
-/// Before torch 1.6: magic number, protocol, platform, state dict, storages' names, storages.
-fn older(bytes: &[u8]) -> Result<BTreeMap<String, Stored>> {
-    let mut machine = Machine::new(bytes);
-    machine.run()?;
-    let version = machine.run()?;
-    if !matches!(machine.value(version), Value::Int(1001)) {
-        mistake!("is of a version of torch's older layout that is not 1001");
-    }
-    let platform = machine.run()?;
-    if let Some(Value::Int(0)) = machine.item(platform, "little_endian").map(|id| machine.value(id)) {
-        mistake!("was written on a big-endian machine; bitsweep reads little-endian files");
-    }
-    let state = machine.run()?;
-    let keys = machine.run()?;
-    let Value::List(keys) = machine.value(keys) else { mistake!("has no list of storages") };
-    let known: HashMap<&str, &Storage> = machine.storages.iter().map(|s| (s.key, s)).collect();
-    let mut places = HashMap::new();
-    let mut at = machine.at;
-    for &key in keys {
-        let storage = match machine.value(key) {
-            Value::Text(key) => known.get(key),
-            _ => None,
-        };
-        let Some(storage) = storage else { mistake!("lists a storage that no tensor uses") };
-        let place = || {
-            let start = at.checked_add(8)?;
-            let count = u64::from_le_bytes(bytes.get(at..start)?.try_into().ok()?);
-            let size = storage.elements.checked_mul(size(storage.dtype))?;
-            let end = start.checked_add(size)?;
-            (count == storage.elements as u64 && end <= bytes.len()).then_some(start..end)
-        };
-        let Some(place) = place() else {
-            mistake!("is cut short, or lies about the size of storage `{}`", shown(storage.key))
-        };
-        at = place.end;
-        places.insert(storage.key, place);
-    }
-    machine.state_dict(state, |storage| match places.get(storage.key) {
-        Some(place) => Ok(place.clone()),
-        None => mistake!("has no storage `{}`", shown(storage.key)),
-    })
-}
-
 /// Every name that a file may use. What it stands for is done here; nothing is looked up, imported or called.
 #[derive(Clone, Copy)]
-enum Known {
+pub(super) enum Known {
     /// `collections.OrderedDict`.
     Dict,
     /// `torch.Size`.
@@ -217,9 +98,9 @@ impl Known {
 }
 
 /// A value, by its place in the machine's list.
-type Id = u32;
+pub(super) type Id = u32;
 
-enum Value<'a> {
+pub(super) enum Value<'a> {
     None,
     /// Booleans too.
     Int(i64),
@@ -235,14 +116,14 @@ enum Value<'a> {
     Other,
 }
 
-struct Storage<'a> {
-    key: &'a str,
-    dtype: Dtype,
-    elements: usize,
+pub(super) struct Storage<'a> {
+    pub key: &'a str,
+    pub dtype: Dtype,
+    pub elements: usize,
 }
 
 /// A tensor over a storage.
-struct View {
+pub(super) struct View {
     storage: usize,
     dtype: Dtype,
     offset: usize,
@@ -250,12 +131,13 @@ struct View {
     strides: Vec<usize>,
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
-    at: usize,
+    /// How far it has been read.
+    pub at: usize,
     steps: usize,
     values: Vec<Value<'a>>,
-    storages: Vec<Storage<'a>>,
+    pub storages: Vec<Storage<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<usize>,
@@ -263,7 +145,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
             at: 0,
@@ -277,7 +159,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Reads one pickle; its value.
-    fn run(&mut self) -> Result<Id> {
+    pub fn run(&mut self) -> Result<Id> {
         self.stack.clear();
         self.marks.clear();
         self.memo.clear();
@@ -481,7 +363,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn value(&self, id: Id) -> &Value<'a> {
+    pub fn value(&self, id: Id) -> &Value<'a> {
         &self.values[id as usize]
     }
 
@@ -659,14 +541,14 @@ impl<'a> Machine<'a> {
     }
 
     /// A dict's item; of several with one key the last, as in Python.
-    fn item(&self, dict: Id, key: &str) -> Option<Id> {
+    pub fn item(&self, dict: Id, key: &str) -> Option<Id> {
         let Value::Dict(items) = self.value(dict) else { return None };
         let found = items.iter().rev().find(|(k, _)| matches!(self.value(*k), Value::Text(k) if *k == key));
         found.map(|(_, value)| *value)
     }
 
     /// The tensors of a state dict, or of the one that a training program wrapped; `place` knows where storages are.
-    fn state_dict(
+    pub fn state_dict(
         &self,
         mut dict: Id,
         place: impl Fn(&Storage<'a>) -> Result<Range<usize>>,
@@ -693,7 +575,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn size(dtype: Dtype) -> usize {
+/// Bytes of a number.
+pub(super) fn size(dtype: Dtype) -> usize {
     dtype.bitsize() / 8
 }
 
@@ -748,6 +631,6 @@ impl View {
 }
 
 /// A name from a file, fit for a message.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars().take(100).flat_map(char::escape_debug).collect()
 }

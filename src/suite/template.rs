@@ -4,6 +4,9 @@ use anyhow::Result;
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde_json::Value;
 
+/// Bytes of a template.
+const LONGEST: usize = 1 << 15;
+
 /// A template, parsed once.
 pub struct Template {
     environment: Environment<'static>,
@@ -15,6 +18,10 @@ pub struct Template {
 impl Template {
     /// Parses; `what` names the key for errors.
     pub fn new(what: &str, source: &str) -> Result<Self> {
+        // The parser recurses, without a limit of its own.
+        if source.len() > LONGEST {
+            mistake!("`{what}`: a template of {} bytes; it is at most {LONGEST}", source.len());
+        }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
