@@ -269,3 +269,23 @@ fn generation_configs() {
     let error = GenerationConfig::new("m", None, &json!({ "top_p": "x" })).unwrap_err();
     assert!(format!("{error:#}").contains("m/config.json"), "{error:#}");
 }
+
+#[test]
+fn an_opened_model_says_how_it_is_spoken_to() {
+    use bitsweep::model::load;
+    let desk = crate::kit::Desk::new();
+    let open = || load::open(desk.path("m").to_str().unwrap(), std::path::Path::new(""), None).unwrap();
+    let told = open().chat().err().unwrap().to_string();
+    assert!(told.contains("chat_template.jinja") && told.contains("/m`"), "{told}");
+    assert_eq!(open().generation().unwrap().top_p, None);
+    desk.write("m/chat_template.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    desk.write("m/generation_config.json", r#"{"eos_token_id": [2, 5], "top_p": 0.9, "do_sample": true}"#);
+    let model = open();
+    let text = model.chat().unwrap().render(&said(&[("user", "Hi")]), false, date()).unwrap();
+    assert_eq!(text, "user: Hi\n");
+    let generation = model.generation().unwrap();
+    assert_eq!((generation.eos, generation.top_p, generation.do_sample), (vec![2, 5], Some(0.9), Some(true)));
+    desk.write("m/generation_config.json", r#"{"top_p": 3}"#);
+    let told = open().generation().err().unwrap().to_string();
+    assert!(told.contains("generation_config.json") && told.contains("top_p"), "{told}");
+}

@@ -2,6 +2,7 @@
 //!
 //! `builtin:llama` · a directory in Hugging Face layout · `org/name[@revision]`.
 use super::{
+    chat::{ChatTemplate, GenerationConfig},
     checkpoint::{Checkpoint, WEIGHTS, weight_files},
     decoder::Decoder,
     families::{self, Family},
@@ -51,7 +52,7 @@ pub struct Outline {
     /// As weights are stored, where the config or the checkpoint says: `f32`, `f16`, `bf16`.
     pub stored: &'static str,
     config: Value,
-    text: Vec<u8>,
+    text: String,
     place: Place,
 }
 
@@ -70,6 +71,8 @@ pub struct Opened {
     /// Special tokens that the tokenizer's or the model's config names.
     pub special: Special,
     checkpoint: Checkpoint,
+    config: Value,
+    place: Place,
     /// As most weights are stored: `f32`, `f16`, `bf16`.
     pub stored: &'static str,
 }
@@ -150,6 +153,13 @@ impl Place {
         path.map(|p| std::fs::read(&p).blame(format!("`{}`", p.display()))).transpose()
     }
 
+    /// The same as text.
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let bytes = self.read(name)?;
+        let text = bytes.map(|b| String::from_utf8(b).map_err(|_| anyhow!("not valid UTF-8")));
+        text.transpose().blame(format!("`{}/{name}`", self.label()))
+    }
+
     fn checkpoint(&self) -> Result<Checkpoint> {
         let paths = match self {
             Place::Builtin(model) => return Checkpoint::embedded("model.safetensors", model.weights),
@@ -185,9 +195,8 @@ const CONFIG: &str = "config.json";
 pub fn outline(name: &str, folder: &Path, progress: Option<OnProgress>) -> Result<Outline> {
     let place = Place::find(name, folder, progress)?;
     let label = format!("`{}/{CONFIG}`", place.label());
-    let Some(text) = place.read(CONFIG)? else { mistake!("{label}: No such file") };
-    let config = String::from_utf8(text.clone()).map_err(|_| anyhow!("not valid UTF-8")).blame(&label)?;
-    let config = families::parse(&config).blame(&label)?;
+    let Some(text) = place.text(CONFIG)? else { mistake!("{label}: No such file") };
+    let config = families::parse(&text).blame(&label)?;
     let family = families::of(&config).blame(&label)?;
     let spec = family.spec(&config).blame(&label)?;
     spec.check().blame(&label)?;
@@ -263,7 +272,7 @@ impl Outline {
             }
         };
         let stored = checkpoint.stored();
-        Ok(Opened { name, revision, family, spec, tokenizer, special, checkpoint, stored })
+        Ok(Opened { name, revision, family, spec, tokenizer, special, checkpoint, config, place, stored })
     }
 }
 
@@ -276,6 +285,30 @@ impl Opened {
     /// Bits of a number as most weights are stored.
     pub fn stored_bits(&self) -> u8 {
         if self.stored == "f32" { 32 } else { 16 }
+    }
+
+    /// What the checkpoint says of generating.
+    ///
+    /// # Errors
+    /// A generation_config.json that is none, or a value of another kind or out of range.
+    pub fn generation(&self) -> Result<GenerationConfig> {
+        let file = self.place.text("generation_config.json")?;
+        GenerationConfig::new(&self.place.label(), file.as_deref(), &self.config)
+    }
+
+    /// How the model wants a conversation to be written.
+    ///
+    /// # Errors
+    /// There is no template, or it does not parse.
+    pub fn chat(&self) -> Result<ChatTemplate> {
+        let label = self.place.label();
+        let settings = match self.place.text("tokenizer_config.json")? {
+            Some(text) => serde_json::from_str(&text).blame(format!("`{label}/tokenizer_config.json`"))?,
+            None => Value::Null,
+        };
+        let jinja = self.place.text("chat_template.jinja")?;
+        let json = self.place.text("chat_template.json")?;
+        ChatTemplate::new(&label, &settings, jinja.as_deref(), json.as_deref())
     }
 
     /// Reads the weights; one that is not finite is an error that names its tensor.

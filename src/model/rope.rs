@@ -141,10 +141,7 @@ impl Scaling {
             "longrope" | "su" => {
                 let longest = need(keys.max_position_embeddings, "max_position_embeddings")?;
                 let original = original.unwrap_or(longest);
-                ensure!(
-                    original >= 1. && original <= 1e12,
-                    "`original_max_position_embeddings` is {original}"
-                );
+                ensure!((1. ..=1e12).contains(&original), "`original_max_position_embeddings` is {original}");
                 let factor = self.factor.unwrap_or(longest / original);
                 let usual = if factor <= 1. { 1. } else { (1. + factor.ln() / original.ln()).sqrt() };
                 let list = |list: &Option<Vec<f64>>, key: &str| {

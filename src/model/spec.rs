@@ -537,7 +537,7 @@ impl AttentionSpec {
         sane("the head size", self.head_dim)?;
         sane("the sliding window", self.window.unwrap_or(1))?;
         ensure!(
-            self.heads % self.kv_heads == 0,
+            self.heads.is_multiple_of(self.kv_heads),
             "{} heads cannot share {} key/value heads",
             self.heads,
             self.kv_heads
