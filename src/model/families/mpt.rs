@@ -81,7 +81,7 @@ impl Family for Mpt {
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let c: Config = read(config)?;
         ensure!(
-            c.n_heads > 0 && c.d_model % c.n_heads == 0,
+            c.n_heads > 0 && c.d_model.is_multiple_of(c.n_heads),
             "`n_heads` {} does not divide `d_model`",
             c.n_heads
         );
