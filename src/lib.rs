@@ -9,6 +9,8 @@ pub mod stats;
 
 pub mod tensor;
 
+pub mod hub;
+
 pub mod model;
 
 pub mod quant;

@@ -563,6 +563,11 @@ fn tasks() {
         ("window = 16", "text = '{{ \"a\" * 10000000000 }}'", &["out of fuel"]),
         ("window = 16", &endless, &["`text`", "32768"]),
         ("[data.file]", "[data.hub]\nrepo = 'a/b'\nrevision = 'c'\nfile = 'x.jsonl'\n[x]", &["x"]),
+        (
+            "[data.file]\npath = 'text.txt'",
+            "[data.hub]\nrepo = 'a/b'\nrevision = 'main'\nfile = 'x.jsonl'",
+            &["data.hub", "`main` is no commit"],
+        ),
         ("version = 1", "version = 1\nclean = ['trimm']", &["trimm", "`trim`"]),
         ("version = 1", "version = 1\nclean = [{ regex = ['(', ''] }]", &["`clean`", "regex", "("]),
         ("version = 1", "version = 1\nchance = 'half'", &["chance"]),
@@ -574,7 +579,10 @@ fn tasks() {
     }
     desk.write(
         "text.toml",
-        TEXT.replace("[data.file]\npath = 'text.txt'", "[data.hub]\nrepo='a/b'\nrevision='c'\nfile='x'"),
+        TEXT.replace(
+            "[data.file]\npath = 'text.txt'",
+            &format!("[data.hub]\nrepo='a/b'\nrevision='{}'\nfile='x.jsonl'", "c".repeat(40)),
+        ),
     );
     cases.mistake("data on the Hub", desk.go(), &["text.toml", "a/b", "data.text=PATH", "BITSWEEP_DATA"]);
     desk.write("text.toml", b"\xff");

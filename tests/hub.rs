@@ -1,6 +1,6 @@
-//! Models from the Hub, against a server on loopback that each test starts: what is fetched, from where, with
+//! Files from the Hub, against a server on loopback that each test starts: what is fetched, from where, with
 //! which headers, and what is left in the cache. Never the real Hub, and no environment variable.
-use bitsweep::model::hub::*;
+use bitsweep::hub::*;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
-const COMMIT: &str = "1111111111111111111111111111111111111111";
+pub const COMMIT: &str = "1111111111111111111111111111111111111111";
 const LATER: &str = "2222222222222222222222222222222222222222";
 
 /// What a client asked.
@@ -22,7 +22,7 @@ pub struct Request {
 }
 
 impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
@@ -32,22 +32,22 @@ impl Request {
     }
 
     /// The first request for a file wants its first byte only.
-    fn is_probe(&self) -> bool {
+    pub fn is_probe(&self) -> bool {
         self.header("range") == Some("bytes=0-0")
     }
 }
 
 /// What a server says.
 pub struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
     /// Bytes of the body after which the connection is cut.
-    cut: Option<usize>,
+    pub cut: Option<usize>,
 }
 
 impl Answer {
-    fn new(status: u16) -> Self {
+    pub fn new(status: u16) -> Self {
         Answer { status, headers: vec![], body: vec![], cut: None }
     }
 
@@ -56,7 +56,7 @@ impl Answer {
         Self::new(404).with("X-Error-Code", "EntryNotFound").with("X-Repo-Commit", COMMIT)
     }
 
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.into(), value.to_string()));
         self
     }
@@ -163,7 +163,7 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn sha256(content: &[u8]) -> String {
+pub fn sha256(content: &[u8]) -> String {
     hex(Sha256::digest(content))
 }
 
@@ -176,7 +176,7 @@ fn weights(size: usize) -> Vec<u8> {
     (0..size as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn settings(cache: &TempDir, url: &str) -> Settings {
+pub fn settings(cache: &TempDir, url: &str) -> Settings {
     Settings { pause: Duration::from_millis(5), ..Settings::new(cache.path(), url) }
 }
 
@@ -192,21 +192,21 @@ fn folder(cache: &TempDir) -> PathBuf {
     cache.path().join("models--org--tiny")
 }
 
-fn error<T>(result: anyhow::Result<T>) -> String {
+pub fn error<T>(result: anyhow::Result<T>) -> String {
     match result {
         Ok(_) => panic!("this should have failed"),
         Err(error) => format!("{error:#}"),
     }
 }
 
-fn says(text: &str, words: &[&str]) {
+pub fn says(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
 }
 
 /// Files and links below a folder that hold something; locks are empty.
-fn remains(folder: &Path) -> Vec<PathBuf> {
+pub fn remains(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -250,7 +250,7 @@ fn ids() {
     for file in ["../x", "/etc/passwd", "a/../../x", "", "a//b", "a\\b"] {
         says(&error(hub(&cache, "http://127.0.0.1:1").file(&tiny(), file)), &["no file of a repository"]);
     }
-    let odd = RepoId { name: "../../x".into(), revision: "main".into() };
+    let odd = RepoId { kind: Kind::Model, name: "../../x".into(), revision: "main".into() };
     says(&error(hub(&cache, "http://127.0.0.1:1").file(&odd, "a")), &["not a model"]);
     for endpoint in ["", "huggingface.co", "ftp://x", "https://", "https://a b"] {
         says(&error(Hub::new(settings(&cache, endpoint))), &["HF_ENDPOINT"]);

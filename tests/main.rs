@@ -7,13 +7,15 @@ mod chat;
 /// What people type and what they get.
 mod cli;
 mod common;
+/// Rows from every kind of file, from disk and from the Hub; files that are none.
+mod data;
 /// A window of cached decoding is the full pass; a reference form is the fused one.
 mod engine;
 /// Metrics and evaluators, against models written by hand.
 mod evaluators;
 /// What `transformers` computes, for every family and variant.
 mod families;
-/// Loading from the Hub, against a server on loopback.
+/// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;
 /// What llama.cpp prints.

@@ -1,6 +1,6 @@
 //! What a person sees while a study runs: a bar on a terminal, plain lines elsewhere. All of it on stderr.
 use crate::{
-    model::hub::OnProgress,
+    hub::OnProgress,
     results::{Record, Status},
     study::run::Event,
 };

@@ -6,12 +6,15 @@ use super::{
     checkpoint::{Checkpoint, WEIGHTS, weight_files},
     decoder::Decoder,
     families::{self, Family},
-    hub::{Hub, OnProgress, RepoId},
     site::{Role, Site},
     spec::{DecoderSpec, Param},
     tokenizer::{self, Said},
 };
-use crate::{mistake, mistake::Blame, mistake::nearest};
+use crate::{
+    hub::{Hub, OnProgress, RepoId},
+    mistake,
+    mistake::{Blame, nearest},
+};
 use anyhow::{Context, Result, anyhow};
 use candle_core::Device;
 use serde_json::Value;

@@ -11,7 +11,6 @@ pub mod checkpoint;
 pub mod decoder;
 pub mod describe;
 pub mod families;
-pub mod hub;
 mod linear;
 pub mod load;
 pub mod ops;

@@ -1,6 +1,16 @@
 //! `configs/<study>.toml`, strictly: a misspelt key is an error that names the valid ones.
 use super::sweep;
-use crate::{mistake, mistake::Blame, quant::recipe::Recipe, results::Rule, suite::find, suite::find::Found};
+use crate::{
+    mistake,
+    mistake::Blame,
+    quant::recipe::Recipe,
+    results::Rule,
+    suite::{
+        data::{self, Instead},
+        find::{self, Found},
+        task::{FileData, Names},
+    },
+};
 use anyhow::Result;
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -31,7 +41,24 @@ struct File {
     limit: Option<usize>,
     /// Local files in place of tasks' own data.
     #[serde(default)]
-    data: BTreeMap<String, PathBuf>,
+    data: BTreeMap<String, Own>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a path, a list of paths, or a table of `path`, `field` and `columns`")]
+enum Own {
+    Names(Names),
+    Table(FileData),
+}
+
+impl Own {
+    fn instead(self, folder: &Path) -> Instead {
+        let file = match self {
+            Own::Names(path) => FileData { path, field: None, columns: None },
+            Own::Table(file) => file,
+        };
+        Instead { folder: folder.into(), file }
+    }
 }
 
 /// A study, everything in it found and checked.
@@ -56,7 +83,7 @@ pub struct Study {
     /// Items a task at most.
     pub limit: Option<usize>,
     /// By task name.
-    pub data: BTreeMap<String, PathBuf>,
+    pub data: BTreeMap<String, Instead>,
 }
 
 /// Built-in studies' names.
@@ -203,26 +230,20 @@ impl Study {
             gates: file.gate,
             seed: file.seed,
             limit: file.limit,
-            data: file.data.into_iter().map(|(k, v)| (k, folder.join(v))).collect(),
+            data: file.data.into_iter().map(|(k, own)| (k, own.instead(folder))).collect(),
         })
     }
 
-    /// The file that stands in for a task's own data, if the user named one: in the study, or as
-    /// `$BITSWEEP_DATA/<task>/<file>`.
-    pub fn instead(&self, task: &Found) -> Result<Option<PathBuf>> {
-        if let Some(path) = self.data.get(&task.name) {
-            return Ok(Some(path.clone()));
+    /// What stands in for a task's own data, if the user has something: named in the study, or below `BITSWEEP_DATA`.
+    pub fn instead(&self, task: &Found) -> Result<Option<Instead>> {
+        if let Some(own) = self.data.get(&task.name) {
+            return Ok(Some(own.clone()));
         }
         let Some(root) = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty()) else { return Ok(None) };
         if !Path::new(&root).is_dir() {
             mistake!("BITSWEEP_DATA is `{}`, which is no directory", root.display());
         }
-        let file = match &task.task.data {
-            crate::suite::task::Data::Hub(hub) => Path::new(&hub.file).file_name(),
-            crate::suite::task::Data::File(file) => Path::new(&file.path).file_name(),
-            crate::suite::task::Data::Items(_) => None,
-        };
-        Ok(file.map(|f| Path::new(&root).join(&task.name).join(f)).filter(|p| p.is_file()))
+        data::instead(Path::new(&root), &task.name, &task.task.data)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a study would do: every cell, what it hashes to, and how much memory and work it takes.
 use super::{NUMERICS, config::Study};
 use crate::{
+    hub::{Hub, OnProgress},
     mistake,
-    model::hub::OnProgress,
     model::load::{self, Opened},
     quant::recipe::Recipe,
     results::{MetricInfo, SCHEMA, TaskInfo},
@@ -68,7 +68,8 @@ pub fn plan(
     let mut items = Vec::new();
     for task in &study.tasks {
         let instead = study.instead(task)?;
-        items.push(data::load(&task.label, &task.task, &task.place, instead.as_deref())?);
+        let hub = || Ok(Hub::from_env()?.on_progress(progress()));
+        items.push(data::load(&task.label, &task.task, &task.place, instead.as_ref(), &hub)?);
     }
     let models: Vec<Opened> =
         study.models.iter().map(|m| load::open(m, &study.folder, progress())).collect::<Result<_>>()?;
@@ -105,13 +106,15 @@ fn identity(
     items: &Items,
     device: &str,
 ) -> Result<String> {
-    let all = json!({
+    let mut all = json!({
         "schema": SCHEMA, "numerics": NUMERICS, "device": device,
         "model": [model.name, model.revision], "recipe": [recipe.name, recipe.describe()],
         "task": [task.full_name(), task.task.version, task.task.ask, task.task.clean, task.task.metrics,
                  task.task.ability, task.task.chance],
         "data": items.hash, "limit": study.limit, "seed": study.seed,
     });
+    // The order of keys is no part of it.
+    all.sort_all_objects();
     Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())
 }
 

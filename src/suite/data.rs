@@ -1,25 +1,31 @@
 //! Items of a task, read from where the task or the user says they are.
 use super::{
     clean::Cleaner,
-    task::{Data, Task},
+    rows::{self, Layout},
+    task::{Data, FileData, HubData, Task},
 };
-use crate::{mistake, mistake::Blame};
+use crate::{
+    hub::{Hub, RepoId},
+    mistake,
+    mistake::{Blame, Mistake, nearest},
+};
 use anyhow::Result;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
     fs,
-    io::Read,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+use wildmatch::WildMatch;
 
 /// A task's items, and the hash of the bytes they came from.
 #[derive(Clone, Debug)]
 pub struct Items {
     /// One table an item, repaired.
     pub rows: Vec<Value>,
-    /// sha256.
+    /// sha256 of the file; of several files, or of one that took more than its bytes to read, sha256 of their hashes and
+    /// the rest, a line each.
     pub hash: String,
 }
 
@@ -32,33 +38,46 @@ pub enum Place {
     Inside(String),
 }
 
-/// Reads a task's items. `instead`: a file that the user wants in place of the task's own.
-pub fn load(label: &str, task: &Task, place: &Place, instead: Option<&Path>) -> Result<Items> {
+/// Local files that the user wants in place of a task's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instead {
+    /// What the paths are relative to.
+    pub folder: PathBuf,
+    /// The files.
+    pub file: FileData,
+}
+
+/// Reads a task's items. `hub` opens the Hub, and is called only where the data is there.
+pub fn load(
+    label: &str,
+    task: &Task,
+    place: &Place,
+    instead: Option<&Instead>,
+    hub: &dyn Fn() -> Result<Hub>,
+) -> Result<Items> {
     let (rows, hash) = match (instead, &task.data) {
-        (Some(path), _) => read(path)?,
+        (Some(own), _) => read(local(&own.folder, &own.file)?, own.file.layout())?,
         (None, Data::File(file)) => match place {
-            Place::Folder(folder) => read(&folder.join(&file.path))?,
-            Place::Inside(suite) => match super::find::embedded(&format!("{suite}/{}", file.path)) {
-                Some(bytes) => parse(&file.path, bytes)?,
-                None => {
-                    mistake!("`{label}`: `data.file` names `{}`, which the program does not hold", file.path)
-                }
-            },
+            Place::Folder(folder) => read(local(folder, file)?, file.layout())?,
+            Place::Inside(suite) => read(inside(label, suite, file)?, file.layout())?,
         },
         (None, Data::Items(items)) => {
             let rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-            let hash = digest(serde_json::to_string(&rows)?.as_bytes());
-            (rows, hash)
+            // By sorted keys, as identities are.
+            let mut sorted = Value::from(rows.clone());
+            sorted.sort_all_objects();
+            (rows, digest(sorted.to_string().as_bytes()))
         }
-        (None, Data::Hub(hub)) => mistake!(
-            "`{label}`: its data is `{}` of {}@{} on the Hub, which this version does not read; point the task at a \
-             local copy with `--set 'data.{}=PATH'`, or BITSWEEP_DATA=DIR with DIR/{}/FILE",
-            hub.file,
-            hub.repo,
-            hub.revision,
-            short(label),
-            short(label)
-        ),
+        (None, Data::Hub(data)) => {
+            let files = remote(data, hub).map_err(|e| {
+                let (task, file) = (short(label), data.file.names().first().map_or("FILE", |f| last(f)));
+                anyhow::Error::new(Mistake(format!(
+                    "`{label}`: {e:#}. Or point the task at a copy of your own: --set 'data.{task}=PATH', or \
+                     BITSWEEP_DATA=DIR with DIR/{task}/{file}"
+                )))
+            })?;
+            read(files, data.layout())?
+        }
     };
     if rows.is_empty() {
         mistake!("`{label}`: its data holds no items");
@@ -76,58 +95,182 @@ pub fn load(label: &str, task: &Task, place: &Place, instead: Option<&Path>) -> 
 
 /// `suites/basic/hellaswag.toml` -> `hellaswag`.
 fn short(label: &str) -> &str {
-    let name = label.rsplit(['/', '\\']).next().unwrap_or(label);
+    let name = last(label);
     name.strip_suffix(".toml").unwrap_or(name)
 }
 
-fn read(path: &Path) -> Result<(Vec<Value>, String)> {
-    let label = path.display().to_string();
-    parse(&label, &fs::read(path).blame(format!("`{label}`"))?)
+fn last(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// A file's name for errors, which ends as the file does, and its bytes.
+type Source = (String, Cow<'static, [u8]>);
+
+/// Files one after another are one data set.
+fn read(files: Vec<Source>, layout: Layout<'_>) -> Result<(Vec<Value>, String)> {
+    let (mut all, mut hashes) = (Vec::new(), Vec::new());
+    for (label, bytes) in files {
+        hashes.push(digest(&bytes));
+        let rows = rows::parse(&label, bytes, layout)?;
+        if all.is_empty() { all = rows } else { all.extend(rows) }
+    }
+    let more = layout.field.iter().map(|f| format!("field {f}"));
+    let more = more.chain(layout.columns.iter().map(|c| format!("columns {c:?}")));
+    hashes.extend(more);
+    let hash = match hashes.len() {
+        1 => hashes.remove(0),
+        _ => digest(hashes.join("\n").as_bytes()),
+    };
+    Ok((all, hash))
 }
 
 fn digest(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-fn parse(label: &str, bytes: &[u8]) -> Result<(Vec<Value>, String)> {
-    let hash = digest(bytes);
-    let (name, bytes): (&str, Cow<[u8]>) = match label.strip_suffix(".gz") {
-        Some(name) => {
-            let mut plain = Vec::new();
-            flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).blame(format!("`{label}`"))?;
-            (name, plain.into())
-        }
-        None => (label, bytes.into()),
-    };
-    let Ok(text) = std::str::from_utf8(&bytes) else {
-        mistake!("`{label}` is not UTF-8 text");
-    };
-    let rows = match name.rsplit('.').next().unwrap_or_default() {
-        "txt" | "raw" => {
-            if text.trim().is_empty() {
-                mistake!("`{label}` is an empty text");
+fn local(folder: &Path, data: &FileData) -> Result<Vec<Source>> {
+    let mut files = Vec::new();
+    for name in data.path.names() {
+        for path in matching(folder, name)? {
+            let label = path.display().to_string();
+            if path.is_dir() {
+                mistake!("`{label}` is a folder: name its files, as in `{label}/*.parquet`");
             }
-            vec![json!({ "text": text })]
+            let bytes = fs::read(&path).blame(format!("`{label}`"))?;
+            files.push((label, bytes.into()));
         }
-        "jsonl" => text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(i, line)| {
-                let row: Map<String, Value> = serde_json::from_str(line)
-                    .blame(format!("`{label}` line {}: not a JSON object", i + 1))?;
-                Ok(Value::Object(row))
-            })
-            .collect::<Result<_>>()?,
-        kind @ ("csv" | "tsv") => {
-            let delimiter = if kind == "csv" { b',' } else { b'\t' };
-            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
-            let rows: Result<Vec<Map<String, Value>>, csv::Error> = reader.deserialize().collect();
-            rows.blame(format!("`{label}`"))?.into_iter().map(Value::Object).collect()
+    }
+    Ok(files)
+}
+
+/// The files that a path means: itself, or, where its last part has `*` or `?`, those that match, by name.
+fn matching(folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let path = folder.join(name);
+    let wild = |text: &str| text.contains(['*', '?']);
+    if !wild(name) || path.exists() {
+        return Ok(vec![path]);
+    }
+    let glob = WildMatch::new(last(name));
+    let parent = path.parent().unwrap_or(folder);
+    if wild(&name[..name.len() - last(name).len()]) {
+        mistake!("`{}`: `*` and `?` stand for files only, not for folders", path.display());
+    }
+    let entries = fs::read_dir(parent).blame(format!("`{}`", parent.display()))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.blame(format!("`{}`", parent.display()))?;
+        let hit = entry.file_name().to_str().is_some_and(|n| !n.starts_with('.') && glob.matches(n));
+        if hit && entry.path().is_file() {
+            found.push(entry.path());
         }
-        _ => {
-            mistake!("`{label}`: unknown kind of file; there are: .txt .raw .jsonl .csv .tsv, each also .gz")
-        }
+    }
+    if found.is_empty() {
+        mistake!("`{}`: no file has such a name", path.display());
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn inside(label: &str, suite: &str, data: &FileData) -> Result<Vec<Source>> {
+    data.path
+        .names()
+        .iter()
+        .map(|name| match super::find::embedded(&format!("{suite}/{name}")) {
+            Some(bytes) => Ok((name.clone(), bytes.into())),
+            None => mistake!("`{label}`: `data.file` names `{name}`, which the program does not hold"),
+        })
+        .collect()
+}
+
+/// Files from the Hub, by way of its cache.
+fn remote(data: &HubData, hub: &dyn Fn() -> Result<Hub>) -> Result<Vec<Source>> {
+    let repo = RepoId::dataset(&data.repo, &data.revision)?;
+    let names = data.file.names();
+    if let Some(name) = names.iter().find(|name| rows::ending(name).is_none()) {
+        mistake!(
+            "`{name}` of {repo} is no file of data (.{}), and nothing is run to make some of it",
+            rows::ENDINGS.join(" .")
+        );
+    }
+    let hub = hub()?;
+    names
+        .iter()
+        .map(|name| match hub.file(&repo, name)? {
+            Some(path) => Ok((path.display().to_string(), fs::read(&path)?.into())),
+            None => Err(missing(&hub, &repo, name)),
+        })
+        .collect()
+}
+
+/// A file that the repository has not: moved, or never there, because a script was to make it.
+fn missing(hub: &Hub, repo: &RepoId, name: &str) -> anyhow::Error {
+    let all = hub.files(repo).unwrap_or_default();
+    let script = all.iter().find(|f| f.ends_with(".py"));
+    let about = |f: &str| last(f).starts_with("dataset_info");
+    let files: Vec<&str> =
+        all.iter().map(String::as_str).filter(|f| rows::ending(f).is_some() && !about(f)).collect();
+    let why = match (script, files.len()) {
+        (Some(script), 0) => format!(
+            ": it holds a script (`{script}`) that would fetch the data, and a script is never run. The Hub may have \
+             converted it: name a commit of the branch refs/convert/parquet, and a file that is there"
+        ),
+        (_, 0) => String::new(),
+        (_, n) => format!(
+            "{}; it has: {}{}",
+            nearest(name, files.iter().copied()),
+            files[..n.min(12)].join(", "),
+            if n > 12 { format!(", and {} more", n - 12) } else { String::new() }
+        ),
     };
-    Ok((rows, hash))
+    anyhow::Error::new(Mistake(format!("{repo} has no file `{name}`{why}")))
+}
+
+/// What stands in for a task's data in the folder `root`: `TASK/FILE` for each of its files, FILE being its path as the
+/// task has it, or the last part of that; or `TASK.jsonl`, with any ending that can be read.
+pub fn instead(root: &Path, task: &str, data: &Data) -> Result<Option<Instead>> {
+    let (names, layout) = match data {
+        Data::File(file) => (file.path.names(), file.layout()),
+        Data::Hub(hub) => (hub.file.names(), hub.layout()),
+        Data::Items(_) => (&[][..], Layout::default()),
+    };
+    let found = |folder: &Path, paths: Vec<String>| {
+        let file = FileData::new(paths, layout);
+        Ok(Some(Instead { folder: folder.into(), file }))
+    };
+    let folder = root.join(task);
+    let within = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    let there =
+        |name: &&str| within(name) && matching(&folder, name).is_ok_and(|f| f.iter().all(|f| f.is_file()));
+    let mut paths = Vec::new();
+    let mut lacking = Vec::new();
+    for name in names {
+        match [name.as_str(), last(name)].into_iter().find(there) {
+            Some(path) => paths.push(path.to_string()),
+            None => lacking.push(last(name)),
+        }
+    }
+    if !paths.is_empty() && lacking.is_empty() {
+        return found(&folder, paths);
+    }
+    let mut alone = Vec::new();
+    for entry in fs::read_dir(root).blame(format!("BITSWEEP_DATA `{}`", root.display()))? {
+        let name = entry.blame(format!("BITSWEEP_DATA `{}`", root.display()))?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.'));
+        // `TASK.jsonl`, and not `TASK.old.jsonl`.
+        if rest.is_some_and(|rest| rows::ending(&format!("_.{rest}")).is_some_and(|e| rest.starts_with(e))) {
+            alone.push(name.to_string());
+        }
+    }
+    alone.sort();
+    match alone.len() {
+        0 if folder.is_dir() && !names.is_empty() => mistake!(
+            "BITSWEEP_DATA: `{}` lacks {}, which stands in for the task's data",
+            folder.display(),
+            lacking.join(", ")
+        ),
+        0 => Ok(None),
+        1 => found(root, alone),
+        _ => mistake!("BITSWEEP_DATA: which is the data of `{task}`: {}?", alone.join(" or ")),
+    }
 }

@@ -2,6 +2,9 @@
 pub mod clean;
 pub mod data;
 pub mod find;
+mod footer;
+mod parquet;
+pub mod rows;
 pub mod task;
 pub mod template;
 

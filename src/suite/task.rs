@@ -1,6 +1,6 @@
 //! What a task file says.
-use super::{clean::Clean, template::Template};
-use crate::{mistake, mistake::Blame};
+use super::{clean::Clean, rows, rows::Layout, template::Template};
+use crate::{hub::RepoId, mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +33,11 @@ pub struct Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Data {
-    /// A file beside the task, or anywhere: `.txt` is one item with a field `text`; `.jsonl`, `.csv` and `.tsv` hold an
-    /// item a row; each also `.gz`.
+    /// A file beside the task, or anywhere: `.txt` is one item with a field `text`; `.jsonl`, `.json`, `.csv`, `.tsv` and
+    /// `.parquet` hold an item a row; each also `.gz` or `.zst`.
     #[serde(rename_all = "kebab-case")]
     File(FileData),
-    /// A file of a dataset on the Hub.
+    /// Files of a dataset on the Hub.
     Hub(HubData),
     /// Rows written out here.
     Items(Vec<toml::Table>),
@@ -47,8 +47,14 @@ pub enum Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileData {
-    /// Relative to the task file, or absolute.
-    pub path: String,
+    /// Relative to the task file, or absolute; in its last part `*` and `?` stand for whatever is there.
+    pub path: Names,
+    /// The list of items inside a `.json` file's table; a dot leads into a table in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Names of a `.csv` or `.tsv` file's columns, where it has no header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
 }
 
 /// See [`Data::Hub`].
@@ -60,7 +66,83 @@ pub struct HubData {
     /// A commit, so that the number cannot move under us.
     pub revision: String,
     /// Inside the repository.
-    pub file: String,
+    pub file: Names,
+    /// As in [`FileData::field`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// As in [`FileData::columns`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+}
+
+/// One file, or several that are one data set, in this order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a file's name, or a list of names")]
+pub enum Names {
+    /// A file.
+    One(String),
+    /// Its parts.
+    Many(Vec<String>),
+}
+
+impl Names {
+    /// As a list.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Names::One(name) => std::slice::from_ref(name),
+            Names::Many(names) => names,
+        }
+    }
+}
+
+impl FileData {
+    /// Files that are read as another's are.
+    pub fn new(names: Vec<String>, layout: Layout<'_>) -> Self {
+        let columns = layout.columns.map(<[String]>::to_vec);
+        Self { path: Names::Many(names), field: layout.field.map(str::to_string), columns }
+    }
+
+    /// What the bytes do not say.
+    pub fn layout(&self) -> Layout<'_> {
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+    }
+}
+
+impl HubData {
+    /// What the bytes do not say.
+    pub fn layout(&self) -> Layout<'_> {
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+    }
+}
+
+impl Data {
+    /// Mistakes that show without a look at the files.
+    fn check(&self) -> Result<()> {
+        let (key, names, layout) = match self {
+            Data::File(file) => ("data.file: `path`", &file.path, file.layout()),
+            Data::Hub(hub) => {
+                RepoId::dataset(&hub.repo, &hub.revision).blame("data.hub")?;
+                ("data.hub: `file`", &hub.file, hub.layout())
+            }
+            Data::Items(_) => return Ok(()),
+        };
+        if names.names().is_empty() {
+            mistake!("{key} is empty");
+        }
+        let all = |endings: &[&str]| {
+            names
+                .names()
+                .iter()
+                .all(|name| rows::ending(name).is_some_and(|ending| endings.contains(&ending)))
+        };
+        if layout.field.is_some() && !all(&["json"]) {
+            mistake!("{key}: only a .json file has a `field`");
+        }
+        if layout.columns.is_some() && !all(&["csv", "tsv"]) {
+            mistake!("{key}: only a .csv or .tsv file has `columns` to name");
+        }
+        Ok(())
+    }
 }
 
 /// `[ask.perplexity]` and so on: the table's name is the kind of task. Strings are Jinja templates over an item.
@@ -192,6 +274,7 @@ impl Task {
     /// Reads a task file; `label` is what errors call it.
     pub fn parse(label: &str, text: &str) -> Result<Self> {
         let task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
+        task.data.check().blame(format!("`{label}`"))?;
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }

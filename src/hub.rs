@@ -1,4 +1,4 @@
-//! Files of a model on the Hugging Face Hub, in the cache that all of Hugging Face's tools share.
+//! Files of a model or a dataset on the Hugging Face Hub, in the cache that all of Hugging Face's tools share.
 //!
 //! The idea: *the cache answers first, and nothing enters it unproved*. A file that a snapshot holds is
 //! returned without a word on the network; what the server once said is not there is remembered in
@@ -34,9 +34,29 @@ const HOPS: usize = 10;
 /// A try that brought this much is not counted as a failure: a large file over a poor line still arrives.
 const HEADWAY: u64 = 1 << 20;
 
-/// A model on the Hub: whose, which, and at which revision.
+/// What a repository holds; each kind has names of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Weights and a vocabulary.
+    Model,
+    /// Items of tasks.
+    Dataset,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Model => "model",
+            Kind::Dataset => "dataset",
+        }
+    }
+}
+
+/// A repository on the Hub: of what, whose, which, and at which revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoId {
+    /// Models and datasets may have the same name.
+    pub kind: Kind,
     /// `org/name`.
     pub name: String,
     /// A branch, a tag, or a commit (40 hexadecimal digits).
@@ -44,20 +64,37 @@ pub struct RepoId {
 }
 
 impl RepoId {
-    /// Reads `org/name[@revision]`; the revision is `main` where none is given.
+    /// Reads a model's `org/name[@revision]`; the revision is `main` where none is given.
     pub fn parse(text: &str) -> Result<Self> {
         let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
-        let id = RepoId { name: name.into(), revision: revision.into() };
+        let id = RepoId { kind: Kind::Model, name: name.into(), revision: revision.into() };
         id.check().with_context(|| {
             format!("`{text}` is not a model on the Hub; write org/name or org/name@revision")
         })?;
         Ok(id)
     }
 
+    /// A dataset, at a revision that cannot move.
+    pub fn dataset(name: &str, commit: &str) -> Result<Self> {
+        let id = RepoId { kind: Kind::Dataset, name: name.into(), revision: commit.into() };
+        id.check()?;
+        ensure!(
+            id.pinned().is_some(),
+            "the revision `{commit}` is no commit (40 hexadecimal digits): what a branch or a tag names can change, \
+             and the numbers with it; the commits of {name} are listed at {ENDPOINT}/{}/commits/main",
+            id.repo().url()
+        );
+        Ok(id)
+    }
+
     /// The fields are public, and become part of paths and URLs: so this is asked again before each use.
     fn check(&self) -> Result<()> {
         let Some((org, name)) = self.name.split_once('/') else {
-            bail!("`{}` has no organisation (gpt2 is openai-community/gpt2)", self.name);
+            let full = match self.kind {
+                Kind::Model => "gpt2 is openai-community/gpt2",
+                Kind::Dataset => "squad is rajpurkar/squad",
+            };
+            bail!("`{}` has no organisation ({full})", self.name);
         };
         for (what, part) in [("organisation", org), ("name", name)] {
             ensure!(!part.is_empty(), "the {what} is empty");
@@ -85,7 +122,11 @@ impl RepoId {
     }
 
     fn repo(&self) -> Repo {
-        Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone())
+        let kind = match self.kind {
+            Kind::Model => RepoType::Model,
+            Kind::Dataset => RepoType::Dataset,
+        };
+        Repo::with_revision(self.name.clone(), kind, self.revision.clone())
     }
 
     /// The commit, where the revision is one already.
@@ -108,7 +149,7 @@ pub type OnProgress = Box<dyn Fn(&str, u64, u64) + Send + Sync>;
 /// What [`Hub::from_env`] reads from the environment.
 #[derive(Clone)]
 pub struct Settings {
-    /// The cache folder, which holds `models--org--name`.
+    /// The cache folder, which holds `models--org--name` and `datasets--org--name`.
     pub cache: PathBuf,
     /// The server: scheme and host, without a slash at the end.
     pub endpoint: String,
@@ -272,7 +313,7 @@ impl Hub {
 
     /// The file's path, from the cache or else the server. `None`: the repository has no such file.
     pub fn file(&self, repo: &RepoId, file: &str) -> Result<Option<PathBuf>> {
-        repo.check().with_context(|| format!("`{repo}` is not a model on the Hub"))?;
+        repo.check().with_context(|| format!("`{repo}` is not a {} on the Hub", repo.kind.word()))?;
         check_file(file)?;
         if let Some(path) = self.cached(repo, file) {
             return Ok(Some(path));
@@ -286,8 +327,9 @@ impl Hub {
         if self.settings.offline {
             bail!(
                 "`{file}` of {repo} is not in the cache ({}), and HF_HUB_OFFLINE forbids to download it: \
-                 unset HF_HUB_OFFLINE, or point HF_HOME at a cache that holds the model",
-                self.folder(repo).display()
+                 unset HF_HUB_OFFLINE, or point HF_HOME at a cache that holds the {}",
+                self.folder(repo).display(),
+                repo.kind.word()
             );
         }
         self.download(repo, file, commit.as_deref()).with_context(|| format!("cannot get `{file}` of {repo}"))
@@ -297,7 +339,22 @@ impl Hub {
     pub fn required(&self, repo: &RepoId, file: &str) -> Result<PathBuf> {
         let server = &self.settings.endpoint;
         self.file(repo, file)?
-            .with_context(|| format!("{repo} has no file `{file}` ({server}/{})", repo.name))
+            .with_context(|| format!("{repo} has no file `{file}` ({server}/{})", repo.repo().url()))
+    }
+
+    /// The files that the server says the repository has; `None` where it does not say, or may not be asked.
+    pub fn files(&self, repo: &RepoId) -> Option<Vec<String>> {
+        if self.settings.offline {
+            return None;
+        }
+        repo.check().ok()?;
+        let answer = self.patiently(&self.info_url(repo), None).ok().filter(|answer| answer.status == 200)?;
+        let info = read_info(answer)?;
+        Some(info.siblings.into_iter().map(|file| file.rfilename).collect())
+    }
+
+    fn info_url(&self, repo: &RepoId) -> String {
+        format!("{}/api/{}", self.settings.endpoint, repo.repo().api_url().replace('+', "%2B"))
     }
 
     fn folder(&self, repo: &RepoId) -> PathBuf {
@@ -382,7 +439,7 @@ impl Hub {
             _ if commit.is_some() => return Ok(Found::Absent(commit)),
             _ => (),
         }
-        let info = format!("{}/api/{}", self.settings.endpoint, repo.repo().api_url().replace('+', "%2B"));
+        let info = self.info_url(repo);
         let about = match self.patiently(&info, None) {
             Ok(about) if about.status == 200 => about,
             _ if known.is_some() => return Ok(Found::Absent(None)), // seen before, so the repository is there
@@ -392,14 +449,13 @@ impl Hub {
             }
             Err(error) => return Err(error.context(format!("{url} answered 404"))),
         };
-        let info: Option<hf_hub::api::RepoInfo> = serde_json::from_reader(about.body.take(1 << 26)).ok();
-        Ok(Found::Absent(info.map(|info| info.sha).filter(|sha| is_plain(sha))))
+        Ok(Found::Absent(read_info(about).map(|info| info.sha).filter(|sha| is_plain(sha))))
     }
 
     /// What a status that is no success means, and what to do.
     fn refusal(&self, repo: &RepoId, url: &str, answer: &Answer) -> anyhow::Error {
         let (status, code) = (answer.status, answer.header("x-error-code").unwrap_or_default());
-        let page = format!("{}/{}", self.settings.endpoint, repo.name);
+        let page = format!("{}/{}", self.settings.endpoint, repo.repo().url());
         let said = answer
             .header("x-error-message")
             .map(|m| format!(" (\"{}\")", m.escape_debug()))
@@ -669,6 +725,10 @@ impl Hub {
         watch.finish();
         Ok(())
     }
+}
+
+fn read_info(answer: Answer) -> Option<hf_hub::api::RepoInfo> {
+    serde_json::from_reader(answer.body.take(1 << 26)).ok()
 }
 
 /// What the Hub says of a file.
