@@ -1,6 +1,12 @@
 //! `configs/<study>.toml`, strictly: a misspelt key is an error that names the valid ones.
 use super::sweep;
-use crate::{mistake, mistake::Blame, quant::recipe::Recipe, results::Rule, suite::find, suite::find::Found};
+use crate::{
+    mistake,
+    mistake::Blame,
+    quant::recipe::Recipe,
+    results::Rule,
+    suite::{data::Instead, find, find::Found},
+};
 use anyhow::Result;
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -151,7 +157,9 @@ impl Study {
                 check_metric(&task.label, metric, task.task.ask.kind())?;
             }
         }
-        let task_names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+        let mut task_names: Vec<&str> = tasks.iter().map(Found::file_name).collect();
+        let pools: Vec<String> = tasks.iter().filter(|t| t.task.has_pool()).map(pool_name).collect();
+        task_names.extend(pools.iter().map(String::as_str));
         if let Some(bad) = file.data.keys().find(|k| !task_names.contains(&k.as_str())) {
             mistake!(
                 "study `{label}`: `data.{bad}` names no task of this study{}; there are: {}",
@@ -179,7 +187,9 @@ impl Study {
                     );
                 }
             }
-            if metric.is_some_and(|m| m.of == "divergence" && !["same_top", "ppl_ratio"].contains(&m.name)) {
+            if metric
+                .is_some_and(|m| m.of.contains(&"divergence") && !["same_top", "ppl_ratio"].contains(&m.name))
+            {
                 mistake!(
                     "study `{label}`: [[gate]] on `{}`: full precision's value is 0, and no factor of it is a limit; \
                      same_top and ppl_ratio have one",
@@ -207,27 +217,28 @@ impl Study {
         })
     }
 
-    /// The file that stands in for a task's own data, if the user named one: in the study, or as
-    /// `$BITSWEEP_DATA/<task>/<file>`.
-    pub fn instead(&self, task: &Found) -> Result<Option<PathBuf>> {
-        if let Some(path) = self.data.get(&task.name) {
-            return Ok(Some(path.clone()));
-        }
-        let Some(root) = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty()) else { return Ok(None) };
-        if !Path::new(&root).is_dir() {
+    /// The files that stand in for a task's own data, if the user named some: in the study, or below
+    /// `$BITSWEEP_DATA/<task>`.
+    pub fn instead(&self, task: &Found) -> Result<Instead> {
+        let root = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty());
+        if let Some(root) = root.as_ref().filter(|r| !Path::new(r).is_dir()) {
             mistake!("BITSWEEP_DATA is `{}`, which is no directory", root.display());
         }
-        let file = match &task.task.data {
-            crate::suite::task::Data::Hub(hub) => Path::new(&hub.file).file_name(),
-            crate::suite::task::Data::File(file) => Path::new(&file.path).file_name(),
-            crate::suite::task::Data::Items(_) => None,
-        };
-        Ok(file.map(|f| Path::new(&root).join(&task.name).join(f)).filter(|p| p.is_file()))
+        Ok(Instead {
+            items: self.data.get(task.file_name()).cloned(),
+            examples: self.data.get(&pool_name(task)).cloned(),
+            folder: root.map(|r| Path::new(&r).join(task.file_name())),
+        })
     }
 }
 
+/// The key of `data` that names what a task's examples are drawn from.
+fn pool_name(task: &Found) -> String {
+    format!("{}-fewshot", task.file_name())
+}
+
 fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {
-    let of = || crate::eval::METRICS.iter().filter(|m| m.of == kind).map(|m| m.name);
+    let of = || crate::eval::METRICS.iter().filter(|m| m.of.contains(&kind)).map(|m| m.name);
     if of().any(|m| m == name) {
         return Ok(());
     }

@@ -68,7 +68,7 @@ pub fn plan(
     let mut items = Vec::new();
     for task in &study.tasks {
         let instead = study.instead(task)?;
-        items.push(data::load(&task.label, &task.task, &task.place, instead.as_deref())?);
+        items.push(data::load(&task.label, &task.task, &task.place, &instead)?);
     }
     let models: Vec<Opened> =
         study.models.iter().map(|m| load::open(m, &study.folder, progress())).collect::<Result<_>>()?;
@@ -105,13 +105,16 @@ fn identity(
     items: &Items,
     device: &str,
 ) -> Result<String> {
-    let all = json!({
+    let mut all = json!({
         "schema": SCHEMA, "numerics": NUMERICS, "device": device,
         "model": [model.name, model.revision], "recipe": [recipe.name, recipe.describe()],
         "task": [task.full_name(), task.task.version, task.task.ask, task.task.clean, task.task.metrics,
                  task.task.ability, task.task.chance],
         "data": items.hash, "limit": study.limit, "seed": study.seed,
     });
+    if let Some(more) = task.task.more() {
+        all["more"] = more;
+    }
     Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())
 }
 

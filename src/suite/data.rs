@@ -1,8 +1,5 @@
 //! Items of a task, read from where the task or the user says they are.
-use super::{
-    clean::Cleaner,
-    task::{Data, Task},
-};
+use super::task::{Data, PART, Task};
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -11,16 +8,78 @@ use std::{
     borrow::Cow,
     fs,
     io::Read,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 /// A task's items, and the hash of the bytes they came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Items {
-    /// One table an item, repaired.
+    /// One table an item, as the data has it: what templates see of it is [`super::requests`]' matter.
     pub rows: Vec<Value>,
-    /// sha256.
+    /// sha256; of several files, of their hashes.
     pub hash: String,
+    /// What examples are drawn from, where that is other data than `rows`.
+    pub pool: Vec<Value>,
+    /// At least one; a task without parts is one without a name.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a task: a subject with its own items and its own examples.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// As it stands in paths.
+    pub name: String,
+    /// As it stands in texts.
+    pub title: String,
+    /// Of [`Items::rows`].
+    pub rows: Range<usize>,
+    /// Of [`Items::pool`].
+    pub pool: Range<usize>,
+}
+
+impl Items {
+    /// Of a task without parts.
+    pub fn whole(rows: Vec<Value>, pool: Vec<Value>, hash: String) -> Self {
+        let part = Part { rows: 0..rows.len(), pool: 0..pool.len(), ..Part::default() };
+        Self { rows, hash, pool, parts: vec![part] }
+    }
+
+    /// The first `limit` items of each part.
+    pub fn picked(&self, limit: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+        self.parts.iter().flat_map(move |p| p.rows.clone().take(limit.unwrap_or(usize::MAX)))
+    }
+}
+
+/// Files that the user wants in place of a task's own. `{part}` in one stands for a part's name.
+#[derive(Clone, Debug, Default)]
+pub struct Instead {
+    /// In place of the items.
+    pub items: Option<PathBuf>,
+    /// In place of what examples are drawn from.
+    pub examples: Option<PathBuf>,
+    /// `$BITSWEEP_DATA/TASK`: holds files under the path that the task says, or the last part of it.
+    pub folder: Option<PathBuf>,
+}
+
+impl Instead {
+    /// The file that stands in for `data`, if there is one.
+    fn of(&self, named: Option<&PathBuf>, data: &Data, part: &str, alone: bool) -> Result<Option<PathBuf>> {
+        if let Some(path) = named {
+            let text = path.to_string_lossy();
+            if !alone && !text.contains(PART) {
+                mistake!(
+                    "`{text}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
+                );
+            }
+            return Ok(Some(PathBuf::from(text.replace(PART, part))));
+        }
+        let (Some(folder), Some(path)) = (&self.folder, data.path().map(Path::new)) else { return Ok(None) };
+        // A part is told from another by its path, which a file's name alone need not do.
+        let named = path.file_name().filter(|_| part.is_empty()).map(|name| folder.join(name));
+        let whole = path.is_relative().then(|| folder.join(path));
+        Ok(whole.into_iter().chain(named).find(|p| p.is_file()))
+    }
 }
 
 /// Where a task's file stands: a folder on disk, or inside the program.
@@ -32,17 +91,57 @@ pub enum Place {
     Inside(String),
 }
 
-/// Reads a task's items. `instead`: a file that the user wants in place of the task's own.
-pub fn load(label: &str, task: &Task, place: &Place, instead: Option<&Path>) -> Result<Items> {
-    let (rows, hash) = match (instead, &task.data) {
+/// Reads a task's items, and what its examples are drawn from.
+pub fn load(label: &str, task: &Task, place: &Place, instead: &Instead) -> Result<Items> {
+    let titles = task.parts.iter().filter_map(|(name, title)| Some((name.as_str(), title.as_str()?)));
+    let mut parts: Vec<(&str, &str)> = titles.collect();
+    if parts.is_empty() {
+        parts.push(("", ""));
+    }
+    let alone = parts.len() == 1;
+    let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
+    let (mut items, mut hashes) = (Items::default(), Vec::new());
+    let mut more =
+        |data: &Data, named: Option<&PathBuf>, name: &str, all: &mut Vec<Value>| -> Result<Range<usize>> {
+            let data = data.of_part(name);
+            let stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
+            let (rows, hash) = one(label, &data, place, stand_in.as_deref())?;
+            if rows.is_empty() {
+                mistake!("`{label}`: its data holds no items");
+            }
+            let start = all.len();
+            all.extend(rows);
+            hashes.push(hash);
+            Ok(start..all.len())
+        };
+    for (name, title) in parts {
+        let rows = more(&task.data, instead.items.as_ref(), name, &mut items.rows)?;
+        let pool = match pool {
+            Some(data) => more(data, instead.examples.as_ref(), name, &mut items.pool)?,
+            None => 0..0,
+        };
+        items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
+    }
+    items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
+    Ok(items)
+}
+
+/// The rows of one source, and their hash.
+fn one(label: &str, data: &Data, place: &Place, instead: Option<&Path>) -> Result<(Vec<Value>, String)> {
+    Ok(match (instead, data) {
         (Some(path), _) => read(path)?,
         (None, Data::File(file)) => match place {
             Place::Folder(folder) => read(&folder.join(&file.path))?,
             Place::Inside(suite) => match super::find::embedded(&format!("{suite}/{}", file.path)) {
                 Some(bytes) => parse(&file.path, bytes)?,
-                None => {
-                    mistake!("`{label}`: `data.file` names `{}`, which the program does not hold", file.path)
-                }
+                None => mistake!(
+                    "`{label}`: `data.file` names `{}`, which the program does not hold; point the task at a local \
+                     copy with `--set 'data.{}=PATH'`, or BITSWEEP_DATA=DIR with DIR/{}/{}",
+                    file.path,
+                    short(label),
+                    short(label),
+                    file.path
+                ),
             },
         },
         (None, Data::Items(items)) => {
@@ -59,19 +158,7 @@ pub fn load(label: &str, task: &Task, place: &Place, instead: Option<&Path>) -> 
             short(label),
             short(label)
         ),
-    };
-    if rows.is_empty() {
-        mistake!("`{label}`: its data holds no items");
-    }
-    let cleaner = Cleaner::new(&task.clean).blame(format!("`{label}`"))?;
-    let rows = rows
-        .into_iter()
-        .map(|mut row| {
-            cleaner.apply(&mut row);
-            row
-        })
-        .collect();
-    Ok(Items { rows, hash })
+    })
 }
 
 /// `suites/basic/hellaswag.toml` -> `hellaswag`.

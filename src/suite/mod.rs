@@ -1,7 +1,10 @@
 //! Tasks: one TOML file each, `suites/<suite>/<task>.toml`. A suite is a folder. A task never runs code.
 pub mod clean;
 pub mod data;
+pub mod fewshot;
 pub mod find;
+pub mod python;
+pub mod requests;
 pub mod task;
 pub mod template;
 
