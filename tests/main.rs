@@ -22,6 +22,8 @@ mod llama_cpp;
 mod pickles;
 /// Same records, same bytes.
 mod report;
+/// What lm-evaluation-harness asks, and Python's random numbers.
+mod requests;
 /// Stopped and run again is run once.
 mod resume;
 /// The rounding rule, bit for bit, and what every method must do.
