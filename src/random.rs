@@ -26,7 +26,7 @@ impl Random {
         let mut bytes = seed.as_bytes().to_vec();
         bytes.extend(Sha512::digest(seed.as_bytes()));
         let words: Vec<u32> =
-            bytes.rchunks(4).map(|c| c.iter().fold(0, |w, &b| w << 8 | u32::from(b))).collect();
+            bytes.rchunks(4).map(|c| c.iter().fold(0, |w, &b| (w << 8) | u32::from(b))).collect();
         Self::from_words(&words)
     }
 
@@ -67,18 +67,18 @@ impl Random {
     fn word(&mut self) -> u32 {
         if self.next == N {
             for i in 0..N {
-                let y = self.state[i] & 1 << 31 | self.state[(i + 1) % N] & (u32::MAX >> 1);
+                let y = (self.state[i] & (1 << 31)) | (self.state[(i + 1) % N] & (u32::MAX >> 1));
                 let odd = if y & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.state[i] = self.state[(i + M) % N] ^ y >> 1 ^ odd;
+                self.state[i] = self.state[(i + M) % N] ^ (y >> 1) ^ odd;
             }
             self.next = 0;
         }
         let mut y = self.state[self.next];
         self.next += 1;
         y ^= y >> 11;
-        y ^= y << 7 & 0x9d2c_5680;
-        y ^= y << 15 & 0xefc6_0000;
-        y ^ y >> 18
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
     }
 
     /// `getrandbits(bits)`, up to 64 of them.

@@ -58,18 +58,24 @@ fn title(c: char) -> String {
 /// Gives a template's environment all of this.
 pub fn install(environment: &mut Environment) {
     environment.set_unknown_method_callback(method);
-    environment.add_filter("capitalize", |text: &str| capitalize(text));
-    environment.add_filter("literal", |value: &Value| match value.as_str() {
+    environment
+        .add_filter("capitalize", |value: &Value| Ok::<_, Error>(capitalize(&known(value)?.to_string())));
+    environment.add_filter("literal", |value: &Value| match known(value)?.as_str() {
         Some(text) => literal(text).map_err(wrong),
         // Data that was read as what it means needs no reading.
         None => Ok(value.clone()),
     });
     environment.add_filter("trim", |value: &Value, chars: Option<&str>| {
-        let text = value.to_string();
+        let text = known(value)?.to_string();
         let cut = |c: char| chars.map_or(is_space(c), |all| all.contains(c));
-        text.trim_matches(cut).to_string()
+        Ok::<_, Error>(text.trim_matches(cut).to_string())
     });
     environment.add_function("shuffled", shuffled);
+}
+
+/// A value, but none that is not there: filters of ours are as strict about names as a template is.
+fn known(value: &Value) -> Result<&Value, Error> {
+    if value.is_undefined() { Err(Error::from(ErrorKind::UndefinedError)) } else { Ok(value) }
 }
 
 fn wrong(why: impl Into<String>) -> Error {
@@ -83,7 +89,7 @@ fn shuffled(list: &Value, seed: &Value) -> Result<Value, Error> {
         (None, Ok(number)) => Random::new(number),
         _ => return Err(wrong(format!("`shuffled` takes a text or a whole number as seed, not {seed}"))),
     };
-    let mut items: Vec<Value> = list.try_iter()?.collect();
+    let mut items: Vec<Value> = known(list)?.try_iter()?.collect();
     random.shuffle(&mut items);
     Ok(Value::from(items))
 }

@@ -55,7 +55,7 @@ pub struct Fewshot {
     #[serde(default = "usual_seed")]
     pub seed: u64,
     /// Whether the question itself is kept from being its own example; the sampler then draws one more, whether it came
-    /// or not. Said or not, it is where examples are of the task's own data.
+    /// or not. Where nothing is said: if examples are of the task's own data.
     #[serde(default)]
     pub exclude: Option<bool>,
     /// After each example.
