@@ -8,7 +8,7 @@ use bitsweep::{
     stats::{self, Scale, Share},
     suite::{
         Ask,
-        data::Items,
+        data::{self, Items},
         find::{self, Found},
         python,
         requests::{self, Builder},
@@ -149,6 +149,16 @@ fn texts_are_changed_as_python_changes_them() {
     }
     for c in array(&all["literal"]) {
         assert_eq!(made("{{ s | literal }}", &text(&c[0])), c[1], "{c}");
+    }
+    let item = json!({ "s": "a" });
+    for strict in [
+        "{{ t | trim }}",
+        "{{ t | capitalize }}",
+        "{{ t | literal }}",
+        "{{ shuffled(t, s) }}",
+        "{{ shuffled([1], t) }}",
+    ] {
+        assert!(Template::new("t", strict).unwrap().text(&item).is_err(), "{strict}: `t` is not there");
     }
     for bad in ["", "[1", "1 2", "__import__('os')", "{'a'}", "'a", "f(1)", "'\\q'", &"[".repeat(1000)] {
         assert!(python::literal(bad).is_err(), "{bad}");
@@ -351,8 +361,7 @@ fn parts_have_their_own_examples_and_one_score() {
     put("pool-up.jsonl", "{\"q\":\"pu\",\"g\":0}\n");
     put("pool-down.jsonl", "{\"q\":\"pd\",\"g\":1}\n");
     let found = find::find("t.toml", desk.path()).unwrap().remove(0);
-    let items =
-        bitsweep::suite::data::load(&found.label, &found.task, &found.place, &Default::default()).unwrap();
+    let items = data::load(&found.label, &found.task, &found.place, &Default::default()).unwrap();
     let prompts = |limit| -> Vec<String> {
         let all = requests::questions(&found.task, &items, limit).unwrap();
         all.into_iter().map(|q| q.prompts[0].clone()).collect()
@@ -486,6 +495,40 @@ fn scores_are_those_of_the_shared_vectors() {
     close("weighted mean", pooled.value, &case["agg_weighted"]);
     assert_eq!(stats::pooled(&[]), None);
     assert_eq!(stats::bootstrap(&[], 10, perplexity), None);
+}
+
+/// Real rows, as their authors hand them out: every field that a task names is there, and every answer is an option.
+#[test]
+fn real_rows_make_requests() {
+    for (word, file, least) in [
+        ("basic/lambada_openai", "lambada/lambada_test.jsonl", 5000),
+        ("basic/piqa", "piqa/piqa_valid_labelled.jsonl", 1800),
+        ("basic/winogrande", "winogrande/winogrande_validation.jsonl", 1200),
+        ("basic/rte", "rte/rte_validation.jsonl", 270),
+        ("basic/social_iqa", "social_iqa/social_iqa_validation.jsonl", 1900),
+        ("trust/ethics_cm", "ethics/commonsense/cm_test.csv", 3000),
+        ("trust/ethics_deontology", "ethics/deontology/deontology_test.csv", 3000),
+        ("trust/ethics_justice", "ethics/justice/justice_test.csv", 2000),
+        ("trust/ethics_virtue", "ethics/virtue/virtue_test.csv", 4000),
+    ] {
+        let Some(path) = shared(&format!("data/{file}")) else { continue };
+        let found = task(word, 0);
+        let instead = data::Instead { items: Some(path), ..Default::default() };
+        let items = data::load(&found.label, &found.task, &found.place, &instead).unwrap();
+        let all = match &found.task.ask {
+            Ask::Cloze(_) => {
+                let blanks = requests::blanks(&found.task, &items, None).unwrap();
+                assert!(blanks.iter().all(|b| b.ending.starts_with(' ') && b.ending.len() > 1), "{word}");
+                blanks.len()
+            }
+            _ => {
+                let questions = requests::questions(&found.task, &items, None).unwrap();
+                assert!(questions.iter().all(|q| q.golds[0] < q.options()), "{word}");
+                questions.len()
+            }
+        };
+        assert!(all >= least, "{word}: {all}");
+    }
 }
 
 #[test]
