@@ -1,9 +1,10 @@
-//! Numbers with their uncertainty. A leaf: imports nothing of ours.
+//! Numbers with their uncertainty.
 //!
 //! Every metric here is a *ratio of sums over items*, `sum(x) / sum(w)`, seen through a monotone [`Scale`]: accuracy has
 //! `x` in {0, 1} and `w = 1`; perplexity has `x = nll`, `w = tokens` and `exp` in front. One estimator then gives every
 //! value its standard error, clustered by item (a window, a document, a question), and every pair of runs its paired
 //! difference.
+use crate::random::Random;
 use serde::{Deserialize, Serialize};
 
 /// A number, how far it may be off, and how many items it rests on.
@@ -149,6 +150,40 @@ pub fn normal_quantile(p: f64) -> f64 {
         if 0.5 * libm::erfc(-mid / std::f64::consts::SQRT_2) < p { low = mid } else { high = mid }
     }
     0.5 * (low + high)
+}
+
+/// The standard error of `statistic` as lm-evaluation-harness bootstraps it: replicates in blocks of at most 1000, each
+/// block from a generator seeded with its number; then their sample standard deviation. `None` for fewer than two.
+pub fn bootstrap(xs: &[f64], iterations: usize, statistic: impl Fn(&[f64]) -> f64) -> Option<f64> {
+    let block = iterations.min(1000);
+    if xs.is_empty() || block == 0 {
+        return None;
+    }
+    let mut replicates = Vec::new();
+    for seed in 0..iterations / block {
+        let mut random = Random::new(seed as u64);
+        for _ in 0..block {
+            let drawn: Vec<f64> = random.choices(xs.len(), xs.len()).into_iter().map(|i| xs[i]).collect();
+            replicates.push(statistic(&drawn));
+        }
+    }
+    let n = replicates.len() as f64;
+    let mean = replicates.iter().sum::<f64>() / n;
+    let spread: f64 = replicates.iter().map(|x| (x - mean).powi(2)).sum();
+    (n > 1.).then(|| (spread / (n - 1.)).sqrt())
+}
+
+/// The mean of several means, each weighted by its size, and its standard error from the variance within them, as
+/// lm-evaluation-harness gives a group's. Each part: value, standard error, size.
+pub fn pooled(parts: &[(f64, f64, usize)]) -> Option<Estimate> {
+    let n: usize = parts.iter().map(|p| p.2).sum();
+    if n == 0 {
+        return None;
+    }
+    let value = parts.iter().map(|p| p.0 * p.2 as f64).sum::<f64>() / n as f64;
+    let within: f64 = parts.iter().map(|p| p.2.saturating_sub(1) as f64 * p.1 * p.1 * p.2 as f64).sum();
+    let stderr = (n > parts.len()).then(|| (within / (n - parts.len()) as f64 / n as f64).sqrt());
+    Some(Estimate { value, stderr, n })
 }
 
 #[cfg(test)]

@@ -214,6 +214,61 @@ fn data_can_be_pointed_elsewhere() {
 }
 
 #[test]
+fn a_task_has_parts_and_examples_wherever_its_data_is() {
+    let desk = Desk::small();
+    desk.write(
+        "ask.toml",
+        "about = 'x'\nversion = 1\nmetrics = ['acc', 'perplexity']\n[data.file]\npath = 'far/{part}/items.jsonl'\n\
+         [parts]\nup = 'going up'\ndown = 'going down'\n[fewshot]\nn = 1\n[fewshot.data.file]\n\
+         path = 'far/{part}/pool.jsonl'\n[ask.cloze]\ndescription = 'About {{ title }}: '\nprompt = '{{ q }}'\n\
+         ending = '{{ a }}'\n",
+    );
+    desk.write("study.toml", "about = 'x'\nmodels = ['builtin:llama']\ntasks = ['ask.toml']\nrecipes = []\n");
+    desk.go().expect(2).says(&["far/up/items.jsonl"]);
+    let row = |q: &str, a: &str| format!("{{\"q\":\"{q}\",\"a\":\" {a}\"}}\n");
+    for part in ["up", "down"] {
+        desk.write(
+            &format!("data/ask/far/{part}/items.jsonl"),
+            row("Two and two is", part) + &row("It is", part),
+        );
+        desk.write(&format!("data/ask/far/{part}/pool.jsonl"), row("One and one is", part));
+    }
+    let (study, out) = (desk.arg("study.toml"), desk.arg("env"));
+    let ran = Ran::of(desk.bitsweep(&["run", &study, "--out", &out]).env("BITSWEEP_DATA", desk.path("data")));
+    ran.expect(0);
+    let env = crate::kit::records(&desk.path("env"));
+    assert_eq!(env[0]["metrics"]["acc"]["n"], 4);
+    assert!(
+        env[0]["task"]["protocol"].as_str().unwrap().contains("1 examples, seed 1234"),
+        "{}",
+        env[0]["task"]
+    );
+    // The same by name; `{part}` says where each is.
+    let (items, pool) =
+        (desk.arg("data/ask/far/{part}/items.jsonl"), desk.arg("data/ask/far/{part}/pool.jsonl"));
+    let sets = [format!("data.ask={items}"), format!("data.ask-fewshot={pool}")];
+    let named = |out: &str, sets: &[&str]| {
+        let mut args = vec!["run".to_string(), desk.arg("study.toml"), "--out".into(), desk.arg(out)];
+        args.extend(sets.iter().flat_map(|s| ["--set".to_string(), s.to_string()]));
+        desk.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    named("set", &[&sets[0], &sets[1]]).expect(0);
+    assert_eq!(crate::kit::records(&desk.path("set"))[0]["metrics"], env[0]["metrics"]);
+    // Other examples, other numbers, another cell.
+    for part in ["up", "down"] {
+        desk.write(&format!("data/ask/far/{part}/pool.jsonl"), row("He went", "home"));
+    }
+    named("other", &[&sets[0], &sets[1]]).expect(0);
+    let other = crate::kit::records(&desk.path("other"));
+    assert_ne!(other[0]["cell"], env[0]["cell"]);
+    assert_ne!(other[0]["metrics"]["perplexity"], env[0]["metrics"]["perplexity"]);
+    named("bad", &[&format!("data.ask={}", desk.arg("data/ask/far/up/items.jsonl"))])
+        .expect(2)
+        .says(&["{part}"]);
+    named("bad", &["data.ask-shots=x"]).expect(2).says(&["ask-shots", "ask-fewshot"]);
+}
+
+#[test]
 fn lists_in_a_recipe_are_axes_and_set_reaches_them() {
     let desk = Desk::new();
     desk.write(

@@ -51,7 +51,7 @@ fn no_hub() -> Result<Hub> {
 
 fn load(folder: &Path, file: &str) -> Result<Items> {
     let task = task(&format!("[data.file]\n{file}"))?;
-    data::load("quiz.toml", &task, &Place::Folder(folder.into()), None, &no_hub)
+    data::load("quiz.toml", &task, &Place::Folder(folder.into()), &Default::default(), &no_hub)
 }
 
 #[test]
@@ -405,7 +405,9 @@ fn serve(files: &[(&str, Vec<u8>)]) -> Server {
 
 fn on_hub(settings: &Settings, file: &str) -> Result<Items> {
     let task = task(&format!("[data.hub]\nrepo = 'org/quiz'\nrevision = '{COMMIT}'\nfile = {file}"))?;
-    data::load("suites/x/quiz.toml", &task, &Place::Inside("x".into()), None, &|| Hub::new(settings.clone()))
+    data::load("suites/x/quiz.toml", &task, &Place::Inside("x".into()), &Default::default(), &|| {
+        Hub::new(settings.clone())
+    })
 }
 
 const LOCAL: &[&str] =

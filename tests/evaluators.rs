@@ -2,15 +2,20 @@
 use anyhow::Result;
 use bitsweep::{
     eval::{
-        Lm, Logits, Outcome, Sequence, choice, choice::Question, divergence, metrics::metric, perplexity,
+        Lm, Logits, Outcome, Sequence, choice, choice::Question, cloze, divergence, metrics::metric,
+        perplexity,
     },
     mistake::is_mistake,
     stats::{self, Share},
-    suite::task::{Profile, Protocol},
+    suite::{
+        requests::Blank,
+        task::{Profile, Protocol},
+    },
 };
 
 const VOCAB: usize = 256;
 const BOS: u32 = 1;
+const EOS: u32 = 2;
 
 /// Bytes are tokens; the next token's logits are a function of the last one alone.
 struct Bytes<F> {
@@ -35,6 +40,9 @@ impl<F: Fn(u32) -> Vec<f32>> Lm for Bytes<F> {
     }
     fn prefix(&self) -> Option<u32> {
         Some(BOS)
+    }
+    fn end(&self) -> Option<u32> {
+        Some(EOS)
     }
     fn score(
         &mut self,
@@ -132,12 +140,7 @@ fn rolling_scores_every_token_once_after_the_prefix() {
 }
 
 fn question(prompt: &str, endings: &[&str], gold: usize) -> Question {
-    Question {
-        prompt: prompt.into(),
-        delimiter: " ".into(),
-        endings: endings.iter().map(|e| e.to_string()).collect(),
-        gold,
-    }
+    Question::new(prompt, " ", endings, gold)
 }
 
 #[test]
@@ -169,6 +172,70 @@ fn white_space_at_a_prompts_end_belongs_to_the_ending() {
     let s = &lm.asked[1];
     assert_eq!(s.tokens, [BOS, 97, 98, 32, 10, 100, 100]);
     assert_eq!(s.predict, 3..7);
+}
+
+#[test]
+fn before_0_4_prompt_and_ending_are_tokenized_apart() {
+    let mut lm = bytes(uniform);
+    let mut q = [question("ab \n", &["c", "dd"], 0), question("", &["c", "d"], 0)];
+    q[0].delimiter = String::new();
+    choice::run(&mut lm, &q, Profile::Separate).unwrap();
+    // White space stays where it stands, and nothing is added.
+    assert_eq!(
+        (lm.asked[1].tokens.clone(), lm.asked[1].predict.clone()),
+        (vec![97, 98, 32, 10, 100, 100], 4..6)
+    );
+    // Before nothing stands EOS.
+    assert_eq!(lm.asked[2].tokens, [EOS, 32, 99]);
+    perplexity::rolling(&mut lm, &["a".into()], None, Profile::Separate).unwrap();
+    assert_eq!(lm.asked[4].tokens, [EOS, 97]);
+}
+
+#[test]
+fn one_ending_of_several_prompts() {
+    // Sure of the letter after the last one.
+    let next =
+        |last: u32| (0..VOCAB as u32).map(|v| if v == last + 1 { 9. } else { 0. }).collect::<Vec<f32>>();
+    let q = Question {
+        prompts: vec!["xa".into(), "xb".into(), "xq".into()],
+        delimiter: String::new(),
+        endings: vec!["c".into()],
+        golds: vec![1],
+    };
+    let all = choice::run(&mut bytes(next), &[q], Profile::Bare).unwrap();
+    let Outcome::Choice(answer) = &all[0].1 else { panic!() };
+    assert_eq!((answer.best(|_| 1.), answer.greedy.clone()), (1, vec![false, true, false]));
+    assert_eq!(answer.chars, [2, 2, 2]);
+    assert_eq!(value(&all, "acc"), Some(1.));
+}
+
+#[test]
+fn several_endings_may_be_right() {
+    let next =
+        |_: u32| (0..VOCAB as u32).map(|v| if v == u32::from(b'a') { 1. } else { 0. }).collect::<Vec<f32>>();
+    let mut q = question("q", &["b", "a", "c"], 0);
+    q.golds = vec![0, 1];
+    let all = choice::run(&mut bytes(next), &[q.clone()], Profile::Bare).unwrap();
+    let e = std::f64::consts::E;
+    close(value(&all, "mc2").unwrap(), (1. + e) / (2. + e));
+    assert_eq!(value(&all, "acc"), Some(1.));
+    q.golds = vec![0, 3];
+    assert!(is_mistake(&choice::run(&mut bytes(next), &[q], Profile::Bare).unwrap_err()));
+}
+
+#[test]
+fn a_cloze_is_greedy_or_not() {
+    let next =
+        |last: u32| (0..VOCAB as u32).map(|v| if v == last + 1 { 2. } else { 0. }).collect::<Vec<f32>>();
+    let blank = |prompt: &str, ending: &str| Blank { prompt: prompt.into(), ending: ending.into() };
+    let blanks = [blank("a", "bc"), blank("a", "bd"), blank("a", "bc")];
+    let all = cloze::run(&mut bytes(next), &blanks, Profile::Bare).unwrap();
+    close(value(&all, "acc").unwrap(), 2. / 3.);
+    let norm = (2f64.exp() + 255.).ln();
+    let sum = 2. * 2. * (2. - norm) + (2. - norm) - norm;
+    close(value(&all, "perplexity").unwrap(), (-sum / 3.).exp());
+    // Twins stay apart.
+    assert!(all[0].0 != all[2].0 && all[2].0.starts_with(&all[0].0));
 }
 
 #[test]

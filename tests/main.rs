@@ -26,6 +26,8 @@ mod models;
 mod pickles;
 /// Same records, same bytes.
 mod report;
+/// What lm-evaluation-harness asks, and Python's random numbers.
+mod requests;
 /// Stopped and run again is run once.
 mod resume;
 /// The rounding rule, bit for bit, and what every method must do.

@@ -43,7 +43,12 @@ fn log_likelihoods_are_those_of_lm_eval() {
     let mut lm = Engine::new(&decoder, Words::of(&opened));
     let questions: Vec<Question> = asked
         .into_iter()
-        .map(|a| Question { prompt: a.prompt, delimiter: a.delimiter, endings: a.endings, gold: a.gold })
+        .map(|a| Question {
+            prompts: vec![a.prompt],
+            delimiter: a.delimiter,
+            endings: a.endings,
+            golds: vec![a.gold],
+        })
         .collect();
     for (profile, name) in [(Profile::Tokenizer, "lm-eval-0.4.9.2"), (Profile::Bare, "lm-eval-0.4.0")] {
         let given: Given = serde_json::from_value(expected[name].clone()).unwrap();
@@ -52,7 +57,7 @@ fn log_likelihoods_are_those_of_lm_eval() {
         for ((q, (_, outcome)), want) in questions.iter().zip(&outcomes).zip(&given.choice) {
             let Outcome::Choice(answer) = outcome else { panic!() };
             for (i, (ll, greedy)) in want.iter().enumerate() {
-                let what = format!("{name}: {:?} + {:?}", q.prompt, q.endings[i]);
+                let what = format!("{name}: {:?} + {:?}", q.prompts, q.endings[i]);
                 close(&what, answer.log_probs[i], *ll);
                 assert_eq!(answer.greedy[i], *greedy, "{what}");
             }
@@ -66,12 +71,12 @@ fn log_likelihoods_are_those_of_lm_eval() {
                 ("acc_norm", &|e: &str| e.chars().count() as f64),
                 ("acc_bytes", &|e: &str| e.len() as f64),
             ] {
-                let right = f64::from(u8::from(best(by) == q.gold));
+                let right = f64::from(u8::from(best(by) == q.golds[0]));
                 assert_eq!(
                     (metric(m).unwrap().share)(outcome),
                     Some([right, 1.]),
                     "{name}: {m} of {:?}",
-                    q.prompt
+                    q.prompts
                 );
             }
         }

@@ -59,10 +59,10 @@ fn choices_are_those_of_lm_eval() {
         let mut all = Outcomes::new();
         for (item, want) in items.iter().zip(run["items"].as_array().unwrap()) {
             let question = Question {
-                prompt: text(&item["prompt"]),
+                prompts: vec![text(&item["prompt"])],
                 delimiter: text(&item["delimiter"]),
                 endings: item["endings"].as_array().unwrap().iter().map(text).collect(),
-                gold: item["gold"].as_u64().unwrap() as usize,
+                golds: vec![item["gold"].as_u64().unwrap() as usize],
             };
             let what = format!("{model}, {name}: {}", item["about"]);
             let outcomes = choice::run(lm, &[question], profile);
@@ -184,6 +184,7 @@ fn lengths_are_those_of_lm_eval() {
                 greedy: vec![false; endings.len()],
                 chars: chars.clone(),
                 bytes: bytes.clone(),
+                ..Default::default()
             };
             let right = if case[pred].as_u64() == Some(gold as u64) { 1. } else { 0. };
             let outcome = Outcome::Choice(answer);

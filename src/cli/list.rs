@@ -110,7 +110,7 @@ fn rows(kind: Kind) -> Result<(Vec<&'static str>, Vec<Vec<String>>)> {
         Kind::Metrics => {
             let row = |m: &crate::eval::Metric| {
                 let sense = if m.higher_is_better { "higher" } else { "lower" };
-                vec![m.name.to_string(), m.of.to_string(), sense.to_string(), m.about.to_string()]
+                vec![m.name.to_string(), m.of.join(" "), sense.to_string(), m.about.to_string()]
             };
             (vec!["metric", "task", "better", "about"], METRICS.iter().map(row).collect())
         }

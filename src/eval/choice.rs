@@ -2,29 +2,24 @@
 //!
 //! An ending's score is the sum of its tokens' log-probabilities after the prompt. Prompt and ending are tokenized
 //! together and split where the prompt's own tokens end; white space at the end of a prompt moves to the ending first.
-use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, python_space};
-use crate::{mistake, suite::task::Profile};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, first, harness_encode};
+use crate::{
+    mistake,
+    suite::{python::is_space, task::Profile},
+};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// One question, rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What stands before every ending.
-    pub prompt: String,
-    /// Between prompt and ending.
-    pub delimiter: String,
-    /// At least two.
-    pub endings: Vec<String>,
-    /// The right one.
-    pub gold: usize,
-}
+pub use crate::suite::requests::Question;
 
 /// What a question gave, by ending.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The right ending.
+    /// The right ending; the first of several.
     pub gold: usize,
+    /// The other right ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<usize>,
     /// Sum of the tokens' log-probabilities, nats.
     pub log_probs: Vec<f64>,
     /// Whether every token was the likeliest.
@@ -46,18 +41,76 @@ impl Answer {
         }
         best
     }
+
+    /// Whether an ending is a right one.
+    pub fn is_right(&self, ending: usize) -> bool {
+        ending == self.gold || self.others.contains(&ending)
+    }
+
+    /// Of the probability of all endings, the right ones' part. Scaled by the likeliest: a sum of such small numbers
+    /// would be none.
+    pub fn right_mass(&self) -> f64 {
+        let top = self.log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (mut right, mut all) = (0., 0.);
+        for (i, log_prob) in self.log_probs.iter().enumerate() {
+            let p = (log_prob - top).exp();
+            all += p;
+            right += if self.is_right(i) { p } else { 0. };
+        }
+        right / all
+    }
 }
 
 /// Asks all questions.
 pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<Outcomes> {
-    let mut sequences = Vec::new();
     for (i, q) in questions.iter().enumerate() {
-        if q.endings.len() < 2 || q.gold >= q.endings.len() {
-            mistake!("item {}: {} endings, and gold is number {}", i + 1, q.endings.len(), q.gold);
+        let n = q.options();
+        let fits = |k: usize| k == 1 || k == n;
+        if n < 2 || !fits(q.prompts.len()) || !fits(q.endings.len()) {
+            mistake!("item {}: {} prompts and {} endings", i + 1, q.prompts.len(), q.endings.len());
         }
-        for ending in &q.endings {
-            let continuation = format!("{}{ending}", q.delimiter);
-            let sequence = request(lm, &q.prompt, &continuation, profile);
+        if q.golds.is_empty() || q.golds.iter().any(|&g| g >= n) {
+            mistake!("item {}: {n} endings, and gold is number {}", i + 1, list(&q.golds));
+        }
+    }
+    let scores = requests(lm, questions.iter().map(Question::pairs), profile)?;
+    let mut names = Names::new();
+    Ok(questions
+        .iter()
+        .zip(scores)
+        .map(|(q, scores)| {
+            let (log_probs, greedy) = scores.into_iter().unzip();
+            let content = format!("{}\0{}\0{}", q.prompts.join("\0"), q.endings.join("\0"), list(&q.golds));
+            // What differs between the options is what has a length.
+            let texts = if q.endings.len() > 1 { &q.endings } else { &q.prompts };
+            let answer = Answer {
+                gold: q.golds[0],
+                others: q.golds[1..].to_vec(),
+                log_probs,
+                greedy,
+                chars: texts.iter().map(|e| e.chars().count()).collect(),
+                bytes: texts.iter().map(String::len).collect(),
+            };
+            (names.name(content.as_bytes()), Outcome::Choice(answer))
+        })
+        .collect())
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The log-likelihood of every continuation after its context, item by item, and whether it is the greedy one.
+pub(super) fn requests<'a>(
+    lm: &mut dyn Lm,
+    items: impl Iterator<Item = Vec<(&'a str, String)>>,
+    profile: Profile,
+) -> Result<Vec<Vec<(f64, bool)>>> {
+    let (mut sequences, mut counts) = (Vec::new(), Vec::new());
+    for (i, pairs) in items.enumerate() {
+        counts.push(pairs.len());
+        for (context, continuation) in pairs {
+            let sequence = request(lm, context, &continuation, profile);
             sequences.push(sequence.with_context(|| format!("item {}", i + 1))?);
         }
     }
@@ -68,36 +121,25 @@ pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<
         scores.push((tokens.iter().map(|t| t.0).sum::<f64>(), tokens.iter().all(|t| t.1)));
         Ok(())
     })?;
-    let mut names = Names::new();
     let mut scores = scores.into_iter();
-    Ok(questions
-        .iter()
-        .map(|q| {
-            let (log_probs, greedy) = scores.by_ref().take(q.endings.len()).unzip();
-            let content = format!("{}\0{}\0{}", q.prompt, q.endings.join("\0"), q.gold);
-            let answer = Answer {
-                gold: q.gold,
-                log_probs,
-                greedy,
-                chars: q.endings.iter().map(|e| e.chars().count()).collect(),
-                bytes: q.endings.iter().map(String::len).collect(),
-            };
-            (names.name(content.as_bytes()), Outcome::Choice(answer))
-        })
-        .collect())
+    Ok(counts.into_iter().map(|n| scores.by_ref().take(n).collect()).collect())
 }
 
 /// `loglikelihood(context, continuation)`.
 fn request(lm: &dyn Lm, context: &str, continuation: &str, profile: Profile) -> Result<Sequence> {
     let (mut tokens, target) = if context.is_empty() {
         let target = lm.encode(continuation, false)?;
-        match lm.prefix() {
-            Some(prefix) if target.first() == Some(&prefix) => (vec![prefix], target[1..].to_vec()),
+        match first(lm, profile) {
+            Some(prefix) if target.first() == Some(&prefix) && profile != Profile::Separate => {
+                (vec![prefix], target[1..].to_vec())
+            }
             Some(prefix) => (vec![prefix], target),
             None => mistake!("an empty prompt needs a BOS or EOS token, and neither config names one"),
         }
+    } else if profile == Profile::Separate {
+        (lm.encode(context, false)?, lm.encode(continuation, false)?)
     } else {
-        let kept = context.trim_end_matches(python_space);
+        let kept = context.trim_end_matches(is_space);
         let whole = harness_encode(lm, &format!("{context}{continuation}"), profile)?;
         let before = harness_encode(lm, kept, profile)?;
         let target = whole.get(before.len()..).unwrap_or_default().to_vec();

@@ -8,8 +8,8 @@ pub struct Metric {
     pub name: &'static str,
     /// One line, with its formula.
     pub about: &'static str,
-    /// The kind of task that has it.
-    pub of: &'static str,
+    /// The kinds of task that have it.
+    pub of: &'static [&'static str],
     /// Which way is better.
     pub higher_is_better: bool,
     /// In front of the ratio.
@@ -22,16 +22,19 @@ pub struct Metric {
 pub static METRICS: &[Metric] = &[
     Metric {
         name: "perplexity",
-        about: "exp(nll / tokens)",
-        of: "perplexity",
+        about: "exp(nll / tokens); of a cloze, exp(nll / items)",
+        of: &["perplexity", "cloze"],
         higher_is_better: false,
         scale: Scale::Exp,
-        share: |o| text(o, |l| [l.nll, l.tokens as f64]),
+        share: |o| match o {
+            Outcome::Cloze(g) => Some([-g.log_prob, 1.]),
+            _ => text(o, |l| [l.nll, l.tokens as f64]),
+        },
     },
     Metric {
         name: "word_perplexity",
         about: "exp(nll / words); words as lm-evaluation-harness counts them, `rolling` only",
-        of: "perplexity",
+        of: &["perplexity"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| text(o, |l| [l.nll, l.words as f64]),
@@ -39,7 +42,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "byte_perplexity",
         about: "exp(nll / UTF-8 bytes), `rolling` only",
-        of: "perplexity",
+        of: &["perplexity"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| text(o, |l| [l.nll, l.bytes as f64]),
@@ -47,39 +50,53 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "bits_per_byte",
         about: "nll / (bytes ln 2), `rolling` only",
-        of: "perplexity",
+        of: &["perplexity"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| text(o, |l| [l.nll / std::f64::consts::LN_2, l.bytes as f64]),
     },
     Metric {
         name: "acc",
-        about: "share of items whose right ending has the highest log-likelihood",
-        of: "choice",
+        about: "share of items whose right ending has the highest log-likelihood; of a cloze, whose ending is greedy",
+        of: &["choice", "cloze"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| choice(o, |a| a.best(|_| 1.) == a.gold),
+        share: |o| match o {
+            Outcome::Cloze(g) => Some([f64::from(u8::from(g.greedy)), 1.]),
+            _ => choice(o, |a| a.is_right(a.best(|_| 1.))),
+        },
     },
     Metric {
         name: "acc_norm",
         about: "the same, log-likelihood divided by the ending's length in code points",
-        of: "choice",
+        of: &["choice"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| choice(o, |a| a.best(|i| a.chars[i] as f64) == a.gold),
+        share: |o| choice(o, |a| a.is_right(a.best(|i| a.chars[i] as f64))),
     },
     Metric {
         name: "acc_bytes",
         about: "the same, divided by its length in UTF-8 bytes",
-        of: "choice",
+        of: &["choice"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| choice(o, |a| a.best(|i| a.bytes[i] as f64) == a.gold),
+        share: |o| choice(o, |a| a.is_right(a.best(|i| a.bytes[i] as f64))),
+    },
+    Metric {
+        name: "mc2",
+        about: "mean of the right endings' part of the probability of all (TruthfulQA's)",
+        of: &["choice"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| match o {
+            Outcome::Choice(a) => Some([a.right_mass(), 1.]),
+            _ => None,
+        },
     },
     Metric {
         name: "kl",
         about: "KL(full || quantized), nats a token",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| gap(o, |g| g.kl),
@@ -87,7 +104,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "kl_reverse",
         about: "KL(quantized || full), nats a token",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| gap(o, |g| g.kl_reverse),
@@ -95,7 +112,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "js",
         about: "Jensen-Shannon divergence, nats a token",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| gap(o, |g| g.js),
@@ -103,7 +120,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "same_top",
         about: "share of tokens where both have the same likeliest one",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| gap(o, |g| g.same_top as f64),
@@ -111,7 +128,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "delta_p",
         about: "mean change of the probability of the token that came",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| gap(o, |g| g.delta_p),
@@ -119,7 +136,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "rms_delta_p",
         about: "root mean square of that change",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: false,
         scale: Scale::Sqrt,
         share: |o| gap(o, |g| g.delta_p2),
@@ -127,7 +144,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "ppl_ratio",
         about: "PPL(quantized) / PPL(full), its error from the pairs",
-        of: "divergence",
+        of: &["divergence"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| gap(o, |g| g.nll - g.nll_full),

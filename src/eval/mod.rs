@@ -2,6 +2,7 @@
 //!
 //! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
 pub mod choice;
+pub mod cloze;
 pub mod divergence;
 pub mod metrics;
 pub mod perplexity;
@@ -26,6 +27,10 @@ pub trait Lm {
     fn vocab(&self) -> usize;
     /// What stands before a text that has nothing before it: BOS, else EOS.
     fn prefix(&self) -> Option<u32>;
+    /// What stood there before lm-evaluation-harness had BOS: EOS, else BOS.
+    fn end(&self) -> Option<u32> {
+        self.prefix()
+    }
     /// Teacher-forced pass over all sequences. Visits each once, in order; how they are packed cannot be seen in the
     /// logits.
     fn score(
@@ -108,6 +113,8 @@ pub fn top(x: &[f32]) -> usize {
 pub enum Outcome {
     /// A question with endings.
     Choice(choice::Answer),
+    /// A text and what comes next.
+    Cloze(cloze::Guess),
     /// A text or a window of one.
     Text(perplexity::Loss),
     /// A window under two models.
@@ -145,12 +152,12 @@ pub type Outcomes = Vec<(String, Outcome)>;
 pub(crate) fn harness_encode(lm: &dyn Lm, text: &str, profile: Profile) -> Result<Vec<u32>> {
     let bare = lm.encode(text, false)?;
     let begun = lm.prefix().is_some_and(|p| bare.first() == Some(&p));
-    if profile == Profile::Bare || begun { Ok(bare) } else { lm.encode(text, true) }
+    if profile == Profile::Tokenizer && !begun { lm.encode(text, true) } else { Ok(bare) }
 }
 
-/// What Python's `\s` and `rstrip` take for white space: Unicode's, and four separators of ASCII.
-pub(crate) fn python_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+/// The token that stands before a text with nothing before it.
+pub(crate) fn first(lm: &dyn Lm, profile: Profile) -> Option<u32> {
+    if profile == Profile::Separate { lm.end() } else { lm.prefix() }
 }
 
 /// Bytes of tokens, to name an item by.

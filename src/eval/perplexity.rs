@@ -6,10 +6,13 @@
 //!   each window's first token; only predictions made from the second half count.
 //! * `rolling`: lm-evaluation-harness's `loglikelihood_rolling`. Each item on its own; every token is scored once, the
 //!   first after the prefix token.
-use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, python_space};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode};
 use crate::{
     mistake,
-    suite::task::{Profile, Protocol},
+    suite::{
+        python::is_space,
+        task::{Profile, Protocol},
+    },
 };
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -114,7 +117,7 @@ pub fn rolling(
     profile: Profile,
 ) -> Result<Outcomes> {
     let longest = window.unwrap_or(lm.context()).min(lm.context());
-    let Some(prefix) = lm.prefix() else {
+    let Some(prefix) = super::first(lm, profile) else {
         mistake!(
             "the rolling protocol needs a BOS or EOS token, and neither the model's nor the tokenizer's config names one"
         );
@@ -165,9 +168,9 @@ fn roll(tokens: &[u32], prefix: u32, longest: usize) -> Vec<Sequence> {
 
 /// `len(re.split(r"\s+", text))`: white space at an end leaves an empty piece there, which counts.
 fn python_words(text: &str) -> usize {
-    let inner = text.split(python_space).filter(|p| !p.is_empty()).count();
-    let starts = text.starts_with(python_space);
-    let ends = text.ends_with(python_space);
+    let inner = text.split(is_space).filter(|p| !p.is_empty()).count();
+    let starts = text.starts_with(is_space);
+    let ends = text.ends_with(is_space);
     if inner == 0 {
         1 + usize::from(!text.is_empty())
     } else {

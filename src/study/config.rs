@@ -6,7 +6,7 @@ use crate::{
     quant::recipe::Recipe,
     results::Rule,
     suite::{
-        data::{self, Instead},
+        data::{Instead, Local},
         find::{self, Found},
         task::{FileData, Names},
     },
@@ -52,12 +52,12 @@ enum Own {
 }
 
 impl Own {
-    fn instead(self, folder: &Path) -> Instead {
+    fn local(self, folder: &Path) -> Local {
         let file = match self {
             Own::Names(path) => FileData { path, field: None, columns: None },
             Own::Table(file) => file,
         };
-        Instead { folder: folder.into(), file }
+        Local { folder: folder.into(), file }
     }
 }
 
@@ -83,7 +83,7 @@ pub struct Study {
     /// Items a task at most.
     pub limit: Option<usize>,
     /// By task name.
-    pub data: BTreeMap<String, Instead>,
+    pub data: BTreeMap<String, Local>,
 }
 
 /// Built-in studies' names.
@@ -178,7 +178,9 @@ impl Study {
                 check_metric(&task.label, metric, task.task.ask.kind())?;
             }
         }
-        let task_names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+        let mut task_names: Vec<&str> = tasks.iter().map(Found::file_name).collect();
+        let pools: Vec<String> = tasks.iter().filter(|t| t.task.has_pool()).map(pool_name).collect();
+        task_names.extend(pools.iter().map(String::as_str));
         if let Some(bad) = file.data.keys().find(|k| !task_names.contains(&k.as_str())) {
             mistake!(
                 "study `{label}`: `data.{bad}` names no task of this study{}; there are: {}",
@@ -206,7 +208,9 @@ impl Study {
                     );
                 }
             }
-            if metric.is_some_and(|m| m.of == "divergence" && !["same_top", "ppl_ratio"].contains(&m.name)) {
+            if metric
+                .is_some_and(|m| m.of.contains(&"divergence") && !["same_top", "ppl_ratio"].contains(&m.name))
+            {
                 mistake!(
                     "study `{label}`: [[gate]] on `{}`: full precision's value is 0, and no factor of it is a limit; \
                      same_top and ppl_ratio have one",
@@ -230,25 +234,32 @@ impl Study {
             gates: file.gate,
             seed: file.seed,
             limit: file.limit,
-            data: file.data.into_iter().map(|(k, own)| (k, own.instead(folder))).collect(),
+            data: file.data.into_iter().map(|(k, own)| (k, own.local(folder))).collect(),
         })
     }
 
-    /// What stands in for a task's own data, if the user has something: named in the study, or below `BITSWEEP_DATA`.
-    pub fn instead(&self, task: &Found) -> Result<Option<Instead>> {
-        if let Some(own) = self.data.get(&task.name) {
-            return Ok(Some(own.clone()));
-        }
-        let Some(root) = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty()) else { return Ok(None) };
-        if !Path::new(&root).is_dir() {
+    /// The files that stand in for a task's own data, if the user has some: named in the study, or below
+    /// `BITSWEEP_DATA`.
+    pub fn instead(&self, task: &Found) -> Result<Instead> {
+        let root = std::env::var_os("BITSWEEP_DATA").filter(|r| !r.is_empty());
+        if let Some(root) = root.as_ref().filter(|r| !Path::new(r).is_dir()) {
             mistake!("BITSWEEP_DATA is `{}`, which is no directory", root.display());
         }
-        data::instead(Path::new(&root), &task.name, &task.task.data)
+        Ok(Instead {
+            items: self.data.get(task.file_name()).cloned(),
+            examples: self.data.get(&pool_name(task)).cloned(),
+            root: root.map(|r| (PathBuf::from(r), task.file_name().to_string())),
+        })
     }
 }
 
+/// The key of `data` that names what a task's examples are drawn from.
+fn pool_name(task: &Found) -> String {
+    format!("{}-fewshot", task.file_name())
+}
+
 fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {
-    let of = || crate::eval::METRICS.iter().filter(|m| m.of == kind).map(|m| m.name);
+    let of = || crate::eval::METRICS.iter().filter(|m| m.of.contains(&kind)).map(|m| m.name);
     if of().any(|m| m == name) {
         return Ok(());
     }

@@ -58,6 +58,10 @@ impl<'a> Words<'a> {
     fn prefix(&self) -> Option<u32> {
         self.special.bos.or(self.special.eos)
     }
+
+    fn end(&self) -> Option<u32> {
+        self.special.eos.or(self.special.bos)
+    }
 }
 
 /// Counts what would be computed, and computes nothing: for plans.
@@ -86,6 +90,9 @@ impl Lm for Counter<'_> {
     }
     fn prefix(&self) -> Option<u32> {
         self.words.prefix()
+    }
+    fn end(&self) -> Option<u32> {
+        self.words.end()
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
         self.tokens += all.iter().map(|s| s.input().len()).sum::<usize>();
@@ -166,6 +173,9 @@ impl Lm for Engine<'_> {
     }
     fn prefix(&self) -> Option<u32> {
         self.words.prefix()
+    }
+    fn end(&self) -> Option<u32> {
+        self.words.end()
     }
 
     fn score(

@@ -69,7 +69,7 @@ pub fn plan(
     for task in &study.tasks {
         let instead = study.instead(task)?;
         let hub = || Ok(Hub::from_env()?.on_progress(progress()));
-        items.push(data::load(&task.label, &task.task, &task.place, instead.as_ref(), &hub)?);
+        items.push(data::load(&task.label, &task.task, &task.place, &instead, &hub)?);
     }
     let models: Vec<Opened> =
         study.models.iter().map(|m| load::open(m, &study.folder, progress())).collect::<Result<_>>()?;
@@ -113,6 +113,9 @@ fn identity(
                  task.task.ability, task.task.chance],
         "data": items.hash, "limit": study.limit, "seed": study.seed,
     });
+    if let Some(more) = task.task.more() {
+        all["more"] = more;
+    }
     // The order of keys is no part of it.
     all.sort_all_objects();
     Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())

@@ -5,7 +5,7 @@ use super::{
     plan::{Cell, Plan, task_info},
 };
 use crate::{
-    eval::{self, Lm, Outcomes, choice, choice::Question, divergence, metrics, perplexity},
+    eval::{self, Lm, Outcomes, choice, cloze, divergence, metrics, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
     model::{load::Opened, spec::DecoderSpec},
@@ -15,11 +15,10 @@ use crate::{
     },
     results::{Cost, Item, MadeBy, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store, Value},
     stats,
-    suite::{Ask, Protocol, data::Items, find::Found, task::Endings, template::Template},
+    suite::{Ask, Protocol, data::Items, find::Found, requests},
 };
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use serde_json::Value as Json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -200,64 +199,25 @@ pub fn evaluate(
     task: &Found,
     items: &Items,
 ) -> Result<Outcomes> {
-    let texts = |template: &str| -> Result<Vec<String>> {
-        let template = Template::new("text", template)?;
-        items.rows.iter().map(|row| template.text(row)).collect()
-    };
-    match &task.task.ask {
+    let (said, take) = (&task.task, limit.unwrap_or(usize::MAX));
+    match &said.ask {
         Ask::Perplexity(p) if p.protocol == Protocol::Rolling => {
-            let mut texts = texts(&p.text)?;
-            texts.truncate(limit.unwrap_or(usize::MAX));
+            let mut texts = requests::texts(said, items, &p.text)?;
+            texts.truncate(take);
             perplexity::rolling(lm, &texts, p.window, p.profile)
         }
         Ask::Perplexity(p) => {
-            let text = texts(&p.text)?.join(&p.join);
+            let text = requests::texts(said, items, &p.text)?.join(&p.join);
             perplexity::joined(lm, &text, p.protocol, p.window, limit)
         }
         Ask::Divergence(d) => {
-            let text = texts(&d.text)?.join(&d.join);
+            let text = requests::texts(said, items, &d.text)?.join(&d.join);
             let mut windows = perplexity::windows(lm, &text, d.protocol, d.window)?;
-            windows.truncate(limit.unwrap_or(usize::MAX));
+            windows.truncate(take);
             divergence::run(lm, reference, &windows)
         }
-        Ask::Choice(c) => {
-            let prompt = Template::new("prompt", &c.prompt)?;
-            let gold = Template::new("gold", &c.gold)?;
-            let endings = match &c.endings {
-                Endings::List(list) => vec![Template::new("endings", list)?],
-                Endings::Each(each) => {
-                    each.iter().map(|e| Template::new("endings", e)).collect::<Result<_>>()?
-                }
-            };
-            let rows = items.rows.iter().take(limit.unwrap_or(usize::MAX));
-            let questions = rows
-                .enumerate()
-                .map(|(i, row)| {
-                    let item = || format!("item {}", i + 1);
-                    let endings = match &c.endings {
-                        Endings::List(_) => list(endings[0].value(row)?).with_context(item)?,
-                        Endings::Each(_) => endings.iter().map(|e| e.text(row)).collect::<Result<_>>()?,
-                    };
-                    Ok(Question {
-                        prompt: prompt.text(row).with_context(item)?,
-                        delimiter: c.delimiter.clone(),
-                        endings,
-                        gold: gold.index(row).with_context(item)?,
-                    })
-                })
-                .collect::<Result<Vec<_>>>()?;
-            choice::run(lm, &questions, c.profile)
-        }
-    }
-}
-
-fn list(value: Json) -> Result<Vec<String>> {
-    let texts = value
-        .as_array()
-        .map(|list| list.iter().map(|v| v.as_str().map(str::to_string)).collect::<Option<Vec<_>>>());
-    match texts {
-        Some(Some(texts)) => Ok(texts),
-        _ => mistake!("`endings` gives {value}, which is no list of texts"),
+        Ask::Choice(c) => choice::run(lm, &requests::questions(said, items, limit)?, c.profile),
+        Ask::Cloze(c) => cloze::run(lm, &requests::blanks(said, items, limit)?, c.profile),
     }
 }
 

@@ -1,4 +1,5 @@
 //! Text repairs: a closed list, so that a task never runs code.
+use super::python::strip;
 use crate::mistake;
 use anyhow::Result;
 use regex::Regex;
@@ -13,7 +14,7 @@ pub enum Clean {
     Replace(String, String),
     /// Every match of the expression becomes the text (`$1` for its first group).
     Regex(String, String),
-    /// White space at both ends goes.
+    /// White space at both ends goes, as Python's `strip` sees it.
     Trim,
 }
 
@@ -50,7 +51,7 @@ impl Cleaner {
                     *text = match step {
                         Step::Replace(a, b) => text.replace(a, b),
                         Step::Regex(a, b) => a.replace_all(text, b.as_str()).into_owned(),
-                        Step::Trim => text.trim().to_string(),
+                        Step::Trim => strip(text).to_string(),
                     };
                 }
             }

@@ -1,8 +1,7 @@
 //! Items of a task, read from where the task or the user says they are.
 use super::{
-    clean::Cleaner,
     rows::{self, Layout},
-    task::{Data, FileData, HubData, Task},
+    task::{Data, FileData, HubData, Names, PART, Task},
 };
 use crate::{
     hub::{Hub, RepoId},
@@ -15,18 +14,49 @@ use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
     fs,
+    ops::Range,
     path::{Component, Path, PathBuf},
 };
 use wildmatch::WildMatch;
 
 /// A task's items, and the hash of the bytes they came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Items {
-    /// One table an item, repaired.
+    /// One table an item, as the data has it: what templates see of it is [`super::requests`]' matter.
     pub rows: Vec<Value>,
     /// sha256 of the file; of several files, or of one that took more than its bytes to read, sha256 of their hashes and
     /// the rest, a line each.
     pub hash: String,
+    /// What examples are drawn from, where that is other data than `rows`.
+    pub pool: Vec<Value>,
+    /// At least one; a task without parts is one without a name.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a task: a subject with its own items and its own examples.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// As it stands in paths.
+    pub name: String,
+    /// As it stands in texts.
+    pub title: String,
+    /// Of [`Items::rows`].
+    pub rows: Range<usize>,
+    /// Of [`Items::pool`].
+    pub pool: Range<usize>,
+}
+
+impl Items {
+    /// Of a task without parts.
+    pub fn whole(rows: Vec<Value>, pool: Vec<Value>, hash: String) -> Self {
+        let part = Part { rows: 0..rows.len(), pool: 0..pool.len(), ..Part::default() };
+        Self { rows, hash, pool, parts: vec![part] }
+    }
+
+    /// The first `limit` items of each part.
+    pub fn picked(&self, limit: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+        self.parts.iter().flat_map(move |p| p.rows.clone().take(limit.unwrap_or(usize::MAX)))
+    }
 }
 
 /// Where a task's file stands: a folder on disk, or inside the program.
@@ -40,22 +70,95 @@ pub enum Place {
 
 /// Local files that the user wants in place of a task's own.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Instead {
+pub struct Local {
     /// What the paths are relative to.
     pub folder: PathBuf,
-    /// The files.
+    /// The files. `{part}` in a path stands for a part's name.
     pub file: FileData,
 }
 
-/// Reads a task's items. `hub` opens the Hub, and is called only where the data is there.
+/// All that the user wants in place of a task's own data.
+#[derive(Clone, Debug, Default)]
+pub struct Instead {
+    /// In place of the items.
+    pub items: Option<Local>,
+    /// In place of what examples are drawn from.
+    pub examples: Option<Local>,
+    /// `BITSWEEP_DATA`, and the task's name in it.
+    pub root: Option<(PathBuf, String)>,
+}
+
+impl Instead {
+    /// The files that stand in for `data`, if there are any.
+    fn of(&self, named: Option<&Local>, data: &Data, part: &str, alone: bool) -> Result<Option<Local>> {
+        let Some(own) = named else {
+            return match &self.root {
+                Some((root, task)) => below(root, task, data, part),
+                None => Ok(None),
+            };
+        };
+        let names = own.file.path.names();
+        if let Some(name) = names.iter().find(|n| !alone && !n.contains(PART)) {
+            mistake!(
+                "`{name}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
+            );
+        }
+        let path = Names::Many(names.iter().map(|n| n.replace(PART, part)).collect());
+        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, ..own.file.clone() } }))
+    }
+}
+
+/// Reads a task's items, and what its examples are drawn from.
+/// `hub` opens the Hub, and is called only where the data is there.
 pub fn load(
     label: &str,
     task: &Task,
     place: &Place,
-    instead: Option<&Instead>,
+    instead: &Instead,
     hub: &dyn Fn() -> Result<Hub>,
 ) -> Result<Items> {
-    let (rows, hash) = match (instead, &task.data) {
+    let titles = task.parts.iter().filter_map(|(name, title)| Some((name.as_str(), title.as_str()?)));
+    let mut parts: Vec<(&str, &str)> = titles.collect();
+    if parts.is_empty() {
+        parts.push(("", ""));
+    }
+    let alone = parts.len() == 1;
+    let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
+    let (mut items, mut hashes) = (Items::default(), Vec::new());
+    let mut more =
+        |data: &Data, named: Option<&Local>, name: &str, all: &mut Vec<Value>| -> Result<Range<usize>> {
+            let data = data.of_part(name);
+            let stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
+            let (rows, hash) = one(label, &data, place, stand_in.as_ref(), hub)?;
+            if rows.is_empty() {
+                mistake!("`{label}`: its data holds no items");
+            }
+            let start = all.len();
+            all.extend(rows);
+            hashes.push(hash);
+            Ok(start..all.len())
+        };
+    for (name, title) in parts {
+        let rows = more(&task.data, instead.items.as_ref(), name, &mut items.rows)?;
+        let pool = match pool {
+            Some(data) => more(data, instead.examples.as_ref(), name, &mut items.pool)?,
+            None => 0..0,
+        };
+        items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
+    }
+    items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
+    Ok(items)
+}
+
+/// The rows of one source, and their hash.
+fn one(
+    label: &str,
+    data: &Data,
+    place: &Place,
+    instead: Option<&Local>,
+    hub: &dyn Fn() -> Result<Hub>,
+) -> Result<(Vec<Value>, String)> {
+    Ok(match (instead, data) {
         (Some(own), _) => read(local(&own.folder, &own.file)?, own.file.layout())?,
         (None, Data::File(file)) => match place {
             Place::Folder(folder) => read(local(folder, file)?, file.layout())?,
@@ -78,19 +181,7 @@ pub fn load(
             })?;
             read(files, data.layout())?
         }
-    };
-    if rows.is_empty() {
-        mistake!("`{label}`: its data holds no items");
-    }
-    let cleaner = Cleaner::new(&task.clean).blame(format!("`{label}`"))?;
-    let rows = rows
-        .into_iter()
-        .map(|mut row| {
-            cleaner.apply(&mut row);
-            row
-        })
-        .collect();
-    Ok(Items { rows, hash })
+    })
 }
 
 /// `suites/basic/hellaswag.toml` -> `hellaswag`.
@@ -226,8 +317,9 @@ fn missing(hub: &Hub, repo: &RepoId, name: &str) -> anyhow::Error {
 }
 
 /// What stands in for a task's data in the folder `root`: `TASK/FILE` for each of its files, FILE being its path as the
-/// task has it, or the last part of that; or `TASK.jsonl`, with any ending that can be read.
-pub fn instead(root: &Path, task: &str, data: &Data) -> Result<Option<Instead>> {
+/// task has it, or the last part of that; or `TASK.jsonl`, with any ending that can be read. A part is told from another
+/// by its path, which a file's name alone need not do.
+fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Local>> {
     let (names, layout) = match data {
         Data::File(file) => (file.path.names(), file.layout()),
         Data::Hub(hub) => (hub.file.names(), hub.layout()),
@@ -235,7 +327,7 @@ pub fn instead(root: &Path, task: &str, data: &Data) -> Result<Option<Instead>> 
     };
     let found = |folder: &Path, paths: Vec<String>| {
         let file = FileData::new(paths, layout);
-        Ok(Some(Instead { folder: folder.into(), file }))
+        Ok(Some(Local { folder: folder.into(), file }))
     };
     let folder = root.join(task);
     let within = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
@@ -244,7 +336,8 @@ pub fn instead(root: &Path, task: &str, data: &Data) -> Result<Option<Instead>> 
     let mut paths = Vec::new();
     let mut lacking = Vec::new();
     for name in names {
-        match [name.as_str(), last(name)].into_iter().find(there) {
+        let short = Some(last(name)).filter(|_| part.is_empty());
+        match std::iter::once(name.as_str()).chain(short).find(there) {
             Some(path) => paths.push(path.to_string()),
             None => lacking.push(last(name)),
         }
@@ -255,7 +348,7 @@ pub fn instead(root: &Path, task: &str, data: &Data) -> Result<Option<Instead>> 
     let mut alone = Vec::new();
     for entry in fs::read_dir(root).blame(format!("BITSWEEP_DATA `{}`", root.display()))? {
         let name = entry.blame(format!("BITSWEEP_DATA `{}`", root.display()))?.file_name();
-        let Some(name) = name.to_str() else { continue };
+        let Some(name) = name.to_str().filter(|_| part.is_empty()) else { continue };
         let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.'));
         // `TASK.jsonl`, and not `TASK.old.jsonl`.
         if rest.is_some_and(|rest| rows::ending(&format!("_.{rest}")).is_some_and(|e| rest.starts_with(e))) {

@@ -13,7 +13,7 @@ static SUITES: Dir = include_dir!("$CARGO_MANIFEST_DIR/suites");
 pub struct Found {
     /// The folder's name; empty for a file of one's own.
     pub suite: String,
-    /// The file's stem.
+    /// The file's stem; of one part of a task, with `/` and the part behind it.
     pub name: String,
     /// What errors call it.
     pub label: String,
@@ -27,6 +27,11 @@ impl Found {
     /// `suite/name`, or the name alone.
     pub fn full_name(&self) -> String {
         if self.suite.is_empty() { self.name.clone() } else { format!("{}/{}", self.suite, self.name) }
+    }
+
+    /// The file's stem.
+    pub fn file_name(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
     }
 }
 
@@ -46,7 +51,8 @@ pub fn built_in() -> Vec<String> {
     names
 }
 
-/// The tasks that a study's word means: `microworld/facts`, `microworld/*`, or a path to a `.toml` file.
+/// The tasks that a study's word means: `microworld/facts`, `microworld/*`, one part of a task (`emergent/mmlu/virology`,
+/// `emergent/mmlu/*`), or a path to a `.toml` file.
 pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
     if word.ends_with(".toml") {
         let path = folder.join(word);
@@ -61,6 +67,9 @@ pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
             label,
             place,
         }]);
+    }
+    if let (Some((task, part)), true) = (word.rsplit_once('/'), word.matches('/').count() > 1) {
+        return parts(word, task, part, folder);
     }
     let all = built_in();
     let glob = WildMatch::new(word);
@@ -88,4 +97,30 @@ pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
             })
         })
         .collect()
+}
+
+/// Parts of a task, each as a task of its own.
+fn parts(word: &str, task: &str, part: &str, folder: &Path) -> Result<Vec<Found>> {
+    let (glob, mut picked, mut names) = (WildMatch::new(part), Vec::new(), Vec::new());
+    for whole in find(task, folder)? {
+        for (name, title) in &whole.task.parts {
+            names.push(name.clone());
+            if glob.matches(name) {
+                let mut found = whole.clone();
+                found.task.parts = [(name.clone(), title.clone())].into_iter().collect();
+                found.name = format!("{}/{name}", whole.name);
+                picked.push(found);
+            }
+        }
+    }
+    if picked.is_empty() {
+        let close = nearest(part, names.iter().map(String::as_str));
+        let there = if names.is_empty() {
+            "it has no parts".into()
+        } else {
+            format!("there are: {}", names.join(", "))
+        };
+        mistake!("no task `{word}`{close}: of `{task}`, {there}");
+    }
+    Ok(picked)
 }

@@ -1,9 +1,12 @@
 //! Tasks: one TOML file each, `suites/<suite>/<task>.toml`. A suite is a folder. A task never runs code.
 pub mod clean;
 pub mod data;
+pub mod fewshot;
 pub mod find;
 mod footer;
 mod parquet;
+pub mod python;
+pub mod requests;
 pub mod rows;
 pub mod task;
 pub mod template;

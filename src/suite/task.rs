@@ -1,5 +1,9 @@
 //! What a task file says.
-use super::{clean::Clean, rows, rows::Layout, template::Template};
+use super::{
+    clean::{Clean, Cleaner},
+    rows::{self, Layout},
+    template::Template,
+};
 use crate::{hub::RepoId, mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -22,11 +26,64 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
+    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
+    /// have `part` and `title`.
+    #[serde(default)]
+    pub parts: toml::Table,
+    /// Fields made of an item's others before repairs, each a template, in order.
+    #[serde(default)]
+    pub fields: toml::Table,
     /// Text repairs, applied in order to every field that is a text.
     #[serde(default)]
     pub clean: Vec<Clean>,
+    /// Examples with their answers, before each question.
+    #[serde(default)]
+    pub fewshot: Option<Fewshot>,
     /// What is asked of an item.
     pub ask: Ask,
+}
+
+/// `[fewshot]`: examples before each question, as lm-evaluation-harness draws them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fewshot {
+    /// How many.
+    pub n: usize,
+    /// Which.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// Of the task's generator, where the sampler is `default`.
+    #[serde(default = "usual_seed")]
+    pub seed: u64,
+    /// Whether the question itself is kept from being its own example; the sampler then draws one more, whether it came
+    /// or not. Where nothing is said: if examples are of the task's own data.
+    #[serde(default)]
+    pub exclude: Option<bool>,
+    /// After each example.
+    #[serde(default = "two_lines")]
+    pub between: String,
+    /// Where examples come from; without it, the task's own data.
+    #[serde(default)]
+    pub data: Option<Data>,
+}
+
+impl Fewshot {
+    /// See [`Fewshot::exclude`].
+    pub fn excludes(&self) -> bool {
+        self.exclude.unwrap_or(self.data.is_none())
+    }
+}
+
+/// See [`Fewshot::sampler`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sampler {
+    /// Another draw for each question.
+    #[default]
+    #[serde(rename = "default")]
+    Default,
+    /// The pool's first ones, for every question.
+    #[serde(rename = "first_n")]
+    FirstN,
 }
 
 /// `[data.file]`, `[data.hub]` or `[[data.items]]`.
@@ -153,9 +210,40 @@ pub enum Ask {
     Perplexity(Perplexity),
     /// Which ending is likeliest?
     Choice(Choice),
+    /// How likely is what comes next?
+    Cloze(Cloze),
     /// How far is the quantized model's distribution from full precision's, token by token?
     Divergence(Divergence),
 }
+
+impl Data {
+    /// The paths that name the data: inside the repository, or of files.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Data::File(file) => file.path.names(),
+            Data::Hub(hub) => hub.file.names(),
+            Data::Items(_) => &[],
+        }
+    }
+
+    /// With a part's name in its path.
+    pub fn of_part(&self, part: &str) -> Self {
+        let mut data = self.clone();
+        match &mut data {
+            Data::File(FileData { path, .. }) | Data::Hub(HubData { file: path, .. }) => {
+                *path = match path {
+                    Names::One(name) => Names::One(name.replace(PART, part)),
+                    Names::Many(names) => Names::Many(names.iter().map(|n| n.replace(PART, part)).collect()),
+                };
+            }
+            Data::Items(_) => {}
+        }
+        data
+    }
+}
+
+/// What stands for a part's name in paths.
+pub const PART: &str = "{part}";
 
 impl Ask {
     /// The table's name.
@@ -163,6 +251,7 @@ impl Ask {
         match self {
             Ask::Perplexity(_) => "perplexity",
             Ask::Choice(_) => "choice",
+            Ask::Cloze(_) => "cloze",
             Ask::Divergence(_) => "divergence",
         }
     }
@@ -207,17 +296,51 @@ pub struct Divergence {
     pub window: Option<usize>,
 }
 
-/// See [`Ask::Choice`].
+/// See [`Ask::Choice`]. Several endings of one prompt, or one ending of several prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
+    /// What stands before everything, examples included.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// What stands before every ending.
-    pub prompt: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// A list, as one expression over the item: `{{ endings }}`; or one template an ending.
-    pub endings: Endings,
-    /// The index of the right ending.
-    pub gold: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endings: Option<Endings>,
+    /// In place of `prompt`: one an option, as `endings` are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<Endings>,
+    /// In place of `endings`: the one that stands after each of `prompts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<String>,
+    /// The index of the right one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<String>,
+    /// In place of `gold`, where several are right: a list with a 1 for each right one and a 0 for each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     /// Between prompt and ending.
+    #[serde(default = "space")]
+    pub delimiter: String,
+    /// Which special tokens are put in.
+    #[serde(default)]
+    pub profile: Profile,
+}
+
+/// See [`Ask::Cloze`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cloze {
+    /// What stands before everything, examples included.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The context.
+    pub prompt: String,
+    /// What comes next, with whatever white space it begins with.
+    pub ending: String,
+    /// Between an example's prompt and its ending. The item's own has none.
     #[serde(default = "space")]
     pub delimiter: String,
     /// Which special tokens are put in.
@@ -253,11 +376,15 @@ pub enum Protocol {
 pub enum Profile {
     /// Since 0.4.9.2: what the tokenizer itself adds; `rolling` puts the prefix token before even that.
     #[default]
-    #[serde(rename = "lm-eval-0.4.9.2")]
+    #[serde(rename = "lm-eval-0.4.9.2", alias = "v0.4.9.2")]
     Tokenizer,
     /// From 0.4.0 to 0.4.9.1: nothing is added; `rolling` still has its prefix token.
-    #[serde(rename = "lm-eval-0.4.0")]
+    #[serde(rename = "lm-eval-0.4.0", alias = "v0.4")]
     Bare,
+    /// Up to 0.3: nothing is added, prompt and ending are tokenized each on its own, and what stands before a text with
+    /// nothing before it is EOS.
+    #[serde(rename = "lm-eval-0.3", alias = "v0.3")]
+    Separate,
 }
 
 fn field_text() -> String {
@@ -265,6 +392,9 @@ fn field_text() -> String {
 }
 fn two_lines() -> String {
     "\n\n".into()
+}
+fn usual_seed() -> u64 {
+    1234
 }
 fn space() -> String {
     " ".into()
@@ -284,31 +414,105 @@ impl Task {
         let window = match &task.ask {
             Ask::Perplexity(p) => p.window,
             Ask::Divergence(d) => d.window,
-            Ask::Choice(_) => None,
+            Ask::Choice(_) | Ask::Cloze(_) => None,
         };
         if window.is_some_and(|w| w < 2) {
             mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
         }
+        task.check_data().blame(format!("`{label}`"))?;
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
         }
+        Cleaner::new(&task.clean).blame(format!("`{label}`"))?;
         Ok(task)
     }
 
-    /// Every template with its key.
-    fn templates(&self) -> Vec<(&'static str, &str)> {
-        match &self.ask {
-            Ask::Perplexity(p) => vec![("text", &p.text)],
-            Ask::Divergence(d) => vec![("text", &d.text)],
-            Ask::Choice(c) => {
-                let mut all: Vec<(&str, &str)> = vec![("prompt", &c.prompt), ("gold", &c.gold)];
-                match &c.endings {
-                    Endings::List(list) => all.push(("endings", list)),
-                    Endings::Each(each) => all.extend(each.iter().map(|e| ("endings", e.as_str()))),
-                }
-                all
+    /// What no single key can know of parts, fields and examples.
+    fn check_data(&self) -> Result<()> {
+        for (key, table) in [("parts", &self.parts), ("fields", &self.fields)] {
+            if let Some((name, value)) = table.iter().find(|(_, v)| !v.is_str()) {
+                mistake!("`{key}.{name}` is {value}; it is a text");
             }
         }
+        let asked = matches!(self.ask, Ask::Choice(_) | Ask::Cloze(_));
+        if self.fewshot.is_some() && !asked {
+            mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
+        }
+        let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
+            let Some(data) = data else { continue };
+            let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
+            if open && self.parts.is_empty() {
+                mistake!("`{key}`: its path has `{PART}`, and the task has no `parts`");
+            }
+            if !open && !self.parts.is_empty() {
+                mistake!(
+                    "`{key}`: the task has `parts`, so its path has `{PART}` where a part's name stands"
+                );
+            }
+        }
+        let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        let (one, several) =
+            (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
+        let keys = [c.prompt.is_some(), c.endings.is_some(), c.prompts.is_some(), c.ending.is_some()];
+        if !(one || several) || keys.iter().filter(|k| **k).count() != 2 {
+            mistake!(
+                "`ask.choice` has `prompt` and `endings`, or `prompts` and `ending`; both of the one, none of the other"
+            );
+        }
+        if c.gold.is_some() == c.labels.is_some() {
+            mistake!("`ask.choice` has `gold`, or `labels` where several endings are right; one of the two");
+        }
+        Ok(())
+    }
+
+    /// Derived fields and their templates, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_str()?)))
+    }
+
+    /// Whether examples are drawn from data of their own.
+    pub fn has_pool(&self) -> bool {
+        self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
+    }
+
+    /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
+    /// that cells of such tasks keep the identity that they had before there was any.
+    pub fn more(&self) -> Option<serde_json::Value> {
+        let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
+        let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
+        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
+        // As lists: an order counts, and an object of JSON has none.
+        let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
+        (!none).then(|| serde_json::json!([list(&self.parts), list(&self.fields), shots]))
+    }
+
+    /// Every template with its key.
+    fn templates(&self) -> Vec<(&str, &str)> {
+        fn options<'a>(key: &'a str, list: &'a Option<Endings>) -> Vec<(&'a str, &'a str)> {
+            match list {
+                None => Vec::new(),
+                Some(Endings::List(list)) => vec![(key, list)],
+                Some(Endings::Each(each)) => each.iter().map(|e| (key, e.as_str())).collect(),
+            }
+        }
+        let mut all: Vec<(&str, &str)> = self.fields().collect();
+        match &self.ask {
+            Ask::Perplexity(p) => all.push(("text", &p.text)),
+            Ask::Divergence(d) => all.push(("text", &d.text)),
+            Ask::Choice(c) => {
+                all.push(("description", &c.description));
+                let single =
+                    [("prompt", &c.prompt), ("ending", &c.ending), ("gold", &c.gold), ("labels", &c.labels)];
+                all.extend(single.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?))));
+                all.extend(options("endings", &c.endings));
+                all.extend(options("prompts", &c.prompts));
+            }
+            Ask::Cloze(c) => {
+                all.extend([("description", &*c.description), ("prompt", &c.prompt), ("ending", &c.ending)]);
+            }
+        }
+        all
     }
 
     /// The task's protocol in words, for records.
@@ -328,11 +532,18 @@ impl Task {
         let profile = |p: Profile| match p {
             Profile::Tokenizer => "the tokenizer's own special tokens",
             Profile::Bare => "no special tokens of the tokenizer",
+            Profile::Separate => "no special tokens, prompt and ending tokenized apart",
+        };
+        let shots = match self.fewshot.as_ref().filter(|f| f.n > 0) {
+            Some(Fewshot { n, sampler: Sampler::FirstN, .. }) => format!("; the first {n} examples"),
+            Some(Fewshot { n, seed, .. }) => format!("; {n} examples, seed {seed}"),
+            None => String::new(),
         };
         match &self.ask {
             Ask::Perplexity(p) => format!("{}; {}", cut(p.protocol, p.window), profile(p.profile)),
             Ask::Divergence(d) => cut(d.protocol, d.window),
-            Ask::Choice(c) => format!("log-likelihood of each ending; {}", profile(c.profile)),
+            Ask::Choice(c) => format!("log-likelihood of each ending; {}{shots}", profile(c.profile)),
+            Ask::Cloze(c) => format!("log-likelihood of what comes next; {}{shots}", profile(c.profile)),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Jinja templates over an item, as lm-evaluation-harness renders them: strict about names, trailing newline kept.
+use super::python;
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
@@ -28,6 +29,7 @@ impl Template {
         // A template that never ends is an error, not a run that never ends.
         environment.set_fuel(Some(10_000_000));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        python::install(&mut environment);
         environment.add_template_owned("it", source.to_string()).blame(format!("`{what}`"))?;
         let inside = source.strip_prefix("{{").and_then(|s| s.strip_suffix("}}"));
         let expression = inside.filter(|s| !s.contains("{{") && !s.contains("}}")).map(str::to_string);

@@ -1,0 +1,321 @@
+//! From items to the strings that a model is asked, character by character as lm-evaluation-harness builds them.
+//!
+//! Context: description, then for each shot its prompt, delimiter, answer and what stands between shots, then the
+//! item's own prompt. Continuation: delimiter and ending; a cloze's ending stands as it is.
+use super::{
+    clean::Cleaner,
+    data::{Items, Part},
+    fewshot::Draws,
+    task::{Ask, Choice, Cloze, Endings, Task},
+    template::Template,
+};
+use crate::mistake;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One question, rendered: several endings of a prompt, or one ending of several prompts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What stands before the endings: one text, or one an option.
+    pub prompts: Vec<String>,
+    /// Between prompt and ending.
+    pub delimiter: String,
+    /// One an option, or one text.
+    pub endings: Vec<String>,
+    /// The right options.
+    pub golds: Vec<usize>,
+}
+
+impl Question {
+    /// A prompt with endings, one of them right.
+    pub fn new(prompt: &str, delimiter: &str, endings: &[&str], gold: usize) -> Self {
+        Self {
+            prompts: vec![prompt.into()],
+            delimiter: delimiter.into(),
+            endings: endings.iter().map(|e| e.to_string()).collect(),
+            golds: vec![gold],
+        }
+    }
+
+    /// How many options there are.
+    pub fn options(&self) -> usize {
+        self.prompts.len().max(self.endings.len())
+    }
+
+    /// Context and continuation of every option.
+    pub fn pairs(&self) -> Vec<(&str, String)> {
+        (0..self.options())
+            .map(|i| (one(&self.prompts, i).as_str(), format!("{}{}", self.delimiter, one(&self.endings, i))))
+            .collect()
+    }
+}
+
+/// One cloze item, rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blank {
+    /// The context.
+    pub prompt: String,
+    /// The continuation, as it stands.
+    pub ending: String,
+}
+
+/// An option's text, or the one text of all.
+fn one(texts: &[String], i: usize) -> &String {
+    &texts[if texts.len() == 1 { 0 } else { i }]
+}
+
+/// The texts of a perplexity or divergence task's items.
+pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<String>> {
+    let (rows, template) = (Rows::new(task)?, Template::new("text", template)?);
+    let mut all = Vec::new();
+    for part in &items.parts {
+        for i in part.rows.clone() {
+            let row = rows.prepare(&items.rows[i], part).with_context(|| format!("item {}", i + 1))?;
+            all.push(template.text(&row)?);
+        }
+    }
+    Ok(all)
+}
+
+/// A choice task's questions; `limit`: of each part.
+pub fn questions(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Question>> {
+    let mut builder = Builder::new(task, items)?;
+    items.picked(limit).map(|i| builder.question(i)).collect()
+}
+
+/// A cloze task's items; `limit`: of each part.
+pub fn blanks(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Blank>> {
+    let mut builder = Builder::new(task, items)?;
+    items.picked(limit).map(|i| builder.blank(i)).collect()
+}
+
+/// What becomes of a row before templates see it: its part, its derived fields, its repairs.
+struct Rows {
+    fields: Vec<(String, Template)>,
+    cleaner: Cleaner,
+}
+
+impl Rows {
+    fn new(task: &Task) -> Result<Self> {
+        let fields = task.fields();
+        let fields = fields.map(|(name, source)| Ok((name.to_string(), Template::new(name, source)?)));
+        Ok(Self { fields: fields.collect::<Result<_>>()?, cleaner: Cleaner::new(&task.clean)? })
+    }
+
+    fn prepare(&self, row: &Value, part: &Part) -> Result<Value> {
+        let mut row = row.clone();
+        if !part.name.is_empty() {
+            row["part"] = part.name.as_str().into();
+            row["title"] = part.title.as_str().into();
+        }
+        for (name, template) in &self.fields {
+            row[name] = template.value(&row)?;
+        }
+        self.cleaner.apply(&mut row);
+        Ok(row)
+    }
+}
+
+/// What an item says, before anything stands before it.
+struct Said {
+    prompts: Vec<String>,
+    endings: Vec<String>,
+    golds: Vec<usize>,
+}
+
+/// One template an option, or one expression that gives the list of them.
+enum Options {
+    Each(Vec<Template>),
+    List(&'static str, Box<Template>),
+}
+
+impl Options {
+    fn new(key: &'static str, endings: &Endings) -> Result<Self> {
+        Ok(match endings {
+            Endings::List(list) => Self::List(key, Box::new(Template::new(key, list)?)),
+            Endings::Each(each) => {
+                Self::Each(each.iter().map(|e| Template::new(key, e)).collect::<Result<_>>()?)
+            }
+        })
+    }
+
+    fn single(key: &'static str, source: &str) -> Result<Self> {
+        Ok(Self::Each(vec![Template::new(key, source)?]))
+    }
+
+    fn render(&self, row: &Value) -> Result<Vec<String>> {
+        let (key, value) = match self {
+            Self::Each(each) => return each.iter().map(|t| t.text(row)).collect(),
+            Self::List(key, template) => (key, template.value(row)?),
+        };
+        let text = |v: &Value| v.as_str().map(str::to_string);
+        match value.as_array().map(|list| list.iter().map(text).collect::<Option<Vec<_>>>()) {
+            Some(Some(texts)) => Ok(texts),
+            _ => mistake!("`{key}` gives {value}, which is no list of texts"),
+        }
+    }
+}
+
+enum Right {
+    Index(Template),
+    Labels(Template),
+    Only,
+}
+
+/// Builds requests of single items, in whatever order they are asked for.
+pub struct Builder<'a> {
+    items: &'a Items,
+    rows: Rows,
+    description: Template,
+    prompts: Options,
+    endings: Options,
+    right: Right,
+    delimiter: &'a str,
+    between: &'a str,
+    draws: Vec<Draws<'a>>,
+    /// Shots as text, by index into the pool.
+    turns: BTreeMap<usize, String>,
+}
+
+impl<'a> Builder<'a> {
+    /// Of a choice or a cloze task.
+    pub fn new(task: &'a Task, items: &'a Items) -> Result<Self> {
+        let (prompts, endings, right, delimiter, description) = match &task.ask {
+            Ask::Choice(c) => {
+                let (prompts, endings) = options(c)?;
+                let right = match (&c.gold, &c.labels) {
+                    (Some(gold), _) => Right::Index(Template::new("gold", gold)?),
+                    (None, Some(labels)) => Right::Labels(Template::new("labels", labels)?),
+                    (None, None) => mistake!("`gold` or `labels` says which ending is right"),
+                };
+                (prompts, endings, right, &c.delimiter, &c.description)
+            }
+            Ask::Cloze(Cloze { prompt, ending, delimiter, description, .. }) => {
+                let prompts = Options::single("prompt", prompt)?;
+                (prompts, Options::single("ending", ending)?, Right::Only, delimiter, description)
+            }
+            other => mistake!("a {} task asks no questions", other.kind()),
+        };
+        let shots = task.fewshot.as_ref().filter(|f| f.n > 0);
+        let draws = shots.map(|f| {
+            let pool = |part: &Part| match f.data {
+                Some(_) => &items.pool[part.pool.clone()],
+                None => &items.rows[part.rows.clone()],
+            };
+            items.parts.iter().map(|p| Draws::new(f, pool(p), &items.rows[p.rows.clone()])).collect()
+        });
+        Ok(Self {
+            items,
+            rows: Rows::new(task)?,
+            description: Template::new("description", description)?,
+            prompts,
+            endings,
+            right,
+            delimiter,
+            between: shots.map_or("", |f| &f.between),
+            draws: draws.unwrap_or_default(),
+            turns: BTreeMap::new(),
+        })
+    }
+
+    /// A choice task's question, by the item's index.
+    pub fn question(&mut self, item: usize) -> Result<Question> {
+        let (before, said) = self.item(item)?;
+        let prompts = said.prompts.iter().map(|p| format!("{before}{p}")).collect();
+        let (endings, golds) = (said.endings, said.golds);
+        Ok(Question { prompts, delimiter: self.delimiter.into(), endings, golds })
+    }
+
+    /// A cloze task's item, by its index.
+    pub fn blank(&mut self, item: usize) -> Result<Blank> {
+        let (before, said) = self.item(item)?;
+        Ok(Blank { prompt: format!("{before}{}", said.prompts[0]), ending: said.endings[0].clone() })
+    }
+
+    /// What stands before an item's prompt, and what it says.
+    fn item(&mut self, item: usize) -> Result<(String, Said)> {
+        self.whole(item).with_context(|| format!("item {}", item + 1))
+    }
+
+    fn whole(&mut self, item: usize) -> Result<(String, Said)> {
+        let Some(at) = self.items.parts.iter().position(|p| p.rows.contains(&item)) else {
+            mistake!("there are {} items", self.items.rows.len())
+        };
+        let part = &self.items.parts[at];
+        let row = self.rows.prepare(&self.items.rows[item], part)?;
+        let mut before = self.description.text(&row)?;
+        let shots = match self.draws.get_mut(at) {
+            Some(draws) => draws.of(item - part.rows.start)?.to_vec(),
+            None => Vec::new(),
+        };
+        for shot in shots {
+            let own = self.items.pool.is_empty();
+            let (start, pool) =
+                if own { (part.rows.start, &self.items.rows) } else { (part.pool.start, &self.items.pool) };
+            let shot = start + shot;
+            let turn = match self.turns.get(&shot) {
+                Some(turn) => turn.clone(),
+                None => self.turn(&pool[shot], part).with_context(|| format!("example {}", shot + 1))?,
+            };
+            before.push_str(&turn);
+            self.turns.insert(shot, turn);
+        }
+        Ok((before, self.say(&row)?))
+    }
+
+    /// An example with its answer.
+    fn turn(&self, row: &Value, part: &Part) -> Result<String> {
+        let said = self.say(&self.rows.prepare(row, part)?)?;
+        let gold = said.golds[0];
+        let few = said.prompts.is_empty() || said.endings.is_empty();
+        if few || said.prompts.len().max(said.endings.len()) <= gold {
+            mistake!("{} endings, and gold is number {gold}", said.endings.len());
+        }
+        let (prompt, answer) = (one(&said.prompts, gold), one(&said.endings, gold));
+        // The harness takes an empty answer for none, but where it is one of a list.
+        if answer.is_empty() && said.endings.len() == 1 {
+            return Ok(prompt.clone());
+        }
+        Ok(format!("{prompt}{}{answer}{}", self.delimiter, self.between))
+    }
+
+    fn say(&self, row: &Value) -> Result<Said> {
+        let (prompts, endings) = (self.prompts.render(row)?, self.endings.render(row)?);
+        let golds = match &self.right {
+            Right::Only => vec![0],
+            Right::Index(gold) => vec![gold.index(row)?],
+            Right::Labels(labels) => marked(&labels.value(row)?, endings.len().max(prompts.len()))?,
+        };
+        Ok(Said { prompts, endings, golds })
+    }
+}
+
+/// The keys that a choice has its options from.
+fn options(c: &Choice) -> Result<(Options, Options)> {
+    match (&c.prompt, &c.endings, &c.prompts, &c.ending) {
+        (Some(prompt), Some(endings), None, None) => {
+            Ok((Options::single("prompt", prompt)?, Options::new("endings", endings)?))
+        }
+        (None, None, Some(prompts), Some(ending)) => {
+            Ok((Options::new("prompts", prompts)?, Options::single("ending", ending)?))
+        }
+        _ => mistake!("a choice has `prompt` and `endings`, or `prompts` and `ending`"),
+    }
+}
+
+/// The indices that are marked with 1, or true.
+fn marked(labels: &Value, options: usize) -> Result<Vec<usize>> {
+    let is = |v: &Value| v.as_u64().or(v.as_bool().map(u64::from)).filter(|&n| n <= 1);
+    let marks = labels.as_array().map(|l| l.iter().map(is).collect::<Option<Vec<_>>>());
+    let Some(Some(marks)) = marks.filter(|m| m.as_ref().is_some_and(|m| m.len() == options)) else {
+        mistake!(
+            "`labels` gives {labels}, which is no list of a 1 (right) or 0 for each of {options} endings"
+        )
+    };
+    let right: Vec<usize> = (0..options).filter(|&i| marks[i] == 1).collect();
+    if right.is_empty() {
+        mistake!("`labels` marks no ending as right");
+    }
+    Ok(right)
+}
