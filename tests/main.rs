@@ -13,6 +13,8 @@ mod engine;
 mod evaluators;
 /// What `transformers` computes, for every family and variant.
 mod families;
+/// Generated answers: neighbours, transformers, stop strings, filters.
+mod generate;
 /// Loading from the Hub, against a server on loopback.
 mod hub;
 mod kit;
