@@ -3,6 +3,7 @@
 //! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
 pub mod choice;
 pub mod divergence;
+pub mod generate;
 pub mod metrics;
 pub mod perplexity;
 
@@ -129,6 +130,8 @@ pub enum Outcome {
     Text(perplexity::Loss),
     /// A window under two models.
     Divergence(divergence::Gap),
+    /// An answer of the model's own.
+    Generated(generate::Answer),
 }
 
 /// An item's name: a hash of its content, and how often that content was met before, so that twins stay apart.

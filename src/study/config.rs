@@ -228,7 +228,7 @@ impl Study {
 
 fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {
     let of = || crate::eval::METRICS.iter().filter(|m| m.of == kind).map(|m| m.name);
-    if of().any(|m| m == name) {
+    if crate::eval::metrics::metric(name).is_some_and(|m| m.of == kind) {
         return Ok(());
     }
     mistake!(

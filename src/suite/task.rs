@@ -1,5 +1,5 @@
 //! What a task file says.
-use super::{clean::Clean, template::Template};
+use super::{clean::Clean, generate::Generate, template::Template};
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,8 @@ pub enum Ask {
     Choice(Choice),
     /// How far is the quantized model's distribution from full precision's, token by token?
     Divergence(Divergence),
+    /// What does the model write?
+    Generate(Generate),
 }
 
 impl Ask {
@@ -82,6 +84,7 @@ impl Ask {
             Ask::Perplexity(_) => "perplexity",
             Ask::Choice(_) => "choice",
             Ask::Divergence(_) => "divergence",
+            Ask::Generate(_) => "generate",
         }
     }
 }
@@ -201,10 +204,13 @@ impl Task {
         let window = match &task.ask {
             Ask::Perplexity(p) => p.window,
             Ask::Divergence(d) => d.window,
-            Ask::Choice(_) => None,
+            Ask::Choice(_) | Ask::Generate(_) => None,
         };
         if window.is_some_and(|w| w < 2) {
             mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
+        }
+        if let Ask::Generate(g) = &task.ask {
+            g.check(label, &task.metrics)?;
         }
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
@@ -217,6 +223,7 @@ impl Task {
         match &self.ask {
             Ask::Perplexity(p) => vec![("text", &p.text)],
             Ask::Divergence(d) => vec![("text", &d.text)],
+            Ask::Generate(g) => g.templates(),
             Ask::Choice(c) => {
                 let mut all: Vec<(&str, &str)> = vec![("prompt", &c.prompt), ("gold", &c.gold)];
                 match &c.endings {
@@ -249,6 +256,7 @@ impl Task {
         match &self.ask {
             Ask::Perplexity(p) => format!("{}; {}", cut(p.protocol, p.window), profile(p.profile)),
             Ask::Divergence(d) => cut(d.protocol, d.window),
+            Ask::Generate(g) => format!("{}; {}", g.protocol(), profile(g.profile)),
             Ask::Choice(c) => format!("log-likelihood of each ending; {}", profile(c.profile)),
         }
     }
