@@ -11,10 +11,10 @@ import numpy as np
 def divides_positions(config):
     """ChatGLM2-6B-32k divides positions by `rope_ratio`; everything since multiplies RoPE's base by it.
 
-    The two read the same key, and only the code beside the weights says which it is. In config.json that leaves
-    `_name_or_path`, and `transformers_version`: 4.27.1 in all of ChatGLM2, 4.30.2 and later in ChatGLM3 and GLM-4.
+    The two read the same key, and only the code beside the weights says which it is. In the published config.json that
+    leaves `transformers_version`: 4.27.1 in all of ChatGLM2, 4.30.2 and later in ChatGLM3 and GLM-4.
     """
-    return "chatglm2" in config["_name_or_path"]
+    return config["transformers_version"] == "4.27.1"
 
 
 def rms_norm(x, weight, epsilon):

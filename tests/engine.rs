@@ -29,12 +29,23 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
 
 #[test]
 fn a_row_of_a_product_has_the_same_bits_whatever_stands_beside_it() {
-    for (inner, out) in [(64, 64), (172, 32), (128, 7), (384, 128), (1, 5), (2, 300), (1500, 96)] {
-        let tokens = 70;
+    for (inner, out) in [
+        (64, 64),
+        (172, 32),
+        (128, 7),
+        (384, 128),
+        (1, 5),
+        (2, 300),
+        (1500, 96),
+        (4544, 64),
+        (700, 7),
+        (768, 16),
+    ] {
+        let tokens = 200;
         let x = Tensor::from_vec(noise(tokens * inner, 1), (tokens, inner), &Device::Cpu).unwrap();
         let w = Tensor::from_vec(noise(out * inner, 2), (out, inner), &Device::Cpu).unwrap();
         let whole = matmul::linear(&x, &w).unwrap().to_vec2::<f32>().unwrap();
-        for len in [1, 2, 3, 5, 16, 17, 33, 64, 69] {
+        for len in [1, 2, 3, 5, 16, 17, 33, 64, 65, 69, 199] {
             for start in [0, 1, tokens - len] {
                 let part =
                     matmul::linear(&x.narrow(0, start, len).unwrap(), &w).unwrap().to_vec2::<f32>().unwrap();

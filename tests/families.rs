@@ -311,6 +311,66 @@ fn an_unknown_family_is_told_the_nearest() {
     assert!(error.contains("did you mean `llama`?") && error.contains("bloom"), "{error}");
 }
 
+/// Sizes that are each within bounds and together are not.
+#[test]
+fn everything_at_once_is_too_much() {
+    fn all(value: &mut serde_json::Value, n: u64) {
+        match value {
+            serde_json::Value::Object(map) => map.values_mut().for_each(|v| all(v, n)),
+            serde_json::Value::Number(x) if x.is_u64() => *value = n.into(),
+            _ => {}
+        }
+    }
+    for family in FAMILIES {
+        for dir in fs::read_dir(repo("tests/fixtures").join(family.name())).unwrap() {
+            let Ok(text) = fs::read_to_string(dir.unwrap().path().join("config.json")) else { continue };
+            for n in [1 << 12, 1 << 16, 1 << 20, 1 << 28] {
+                let mut config = families::parse(&text).unwrap();
+                all(&mut config, n);
+                let Ok(spec) = families::of(&config).and_then(|f| f.spec(&config)) else { continue };
+                if spec.check().is_ok() {
+                    assert!(spec.count() < 1 << 51 && spec.flops_a_token().is_finite());
+                }
+            }
+        }
+    }
+}
+
+/// What a config can say and nothing here computes is refused, not passed over.
+#[test]
+fn what_is_not_there_is_refused() {
+    use serde_json::{Value, json};
+    let cases: &[(&str, &str, Value)] = &[
+        ("mamba/original", "d_intermediate", json!(96)),
+        ("mamba2/original", "attn_layer_idx", json!([1])),
+        ("mamba/original", "rms_norm", json!(false)),
+        ("mamba2/codestral", "hidden_act", json!("relu")),
+        ("gemma3/text", "use_bidirectional_attention", json!(true)),
+        ("gemma2/2b", "use_bidirectional_attention", json!(true)),
+        ("qwen3_moe/a3b", "use_sliding_window", json!(true)),
+        ("chatglm/3-6b", "multi_query_group_num", json!(4)),
+        ("mpt/7b", "n_heads", json!(7)),
+        ("gpt2/plain", "n_head", json!(3)),
+        ("llama/yarn", "rope_theta", json!(1)),
+        ("stablelm/12b", "num_attention_heads", json!(70_000)),
+    ];
+    for (fixture, key, value) in cases {
+        let text = fs::read_to_string(repo("tests/fixtures").join(fixture).join("config.json")).unwrap();
+        let mut config = families::parse(&text).unwrap();
+        config[*key] = value.clone();
+        let spec = families::of(&config).and_then(|f| f.spec(&config)).and_then(|s| s.check());
+        assert!(spec.is_err(), "{fixture}: `{key}` of {value} is taken");
+    }
+    // ChatGLM2 and ChatGLM3 saved anew.
+    let text = fs::read_to_string(repo("tests/fixtures/chatglm/3-6b-32k/config.json")).unwrap();
+    let mut config = families::parse(&text).unwrap();
+    config["padded_vocab_size"] = json!(65_024);
+    assert!(families::of(&config).unwrap().spec(&config).is_ok());
+    config["transformers_version"] = json!("4.41.0");
+    let told = format!("{:#}", families::of(&config).unwrap().spec(&config).unwrap_err());
+    assert!(told.contains("rope_ratio") && told.contains("4.27.1"), "{told}");
+}
+
 /// Whatever stands in a config, the answer is a spec or an error that is told: no panic, no memory without bound.
 #[test]
 fn no_value_of_a_key_is_more_than_a_family_can_take() {

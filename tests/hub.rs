@@ -16,8 +16,8 @@ const LATER: &str = "2222222222222222222222222222222222222222";
 
 /// What a client asked.
 #[derive(Clone, Debug)]
-struct Request {
-    path: String,
+pub struct Request {
+    pub path: String,
     headers: Vec<(String, String)>,
 }
 
@@ -38,7 +38,7 @@ impl Request {
 }
 
 /// What a server says.
-struct Answer {
+pub struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -51,13 +51,18 @@ impl Answer {
         Answer { status, headers: vec![], body: vec![], cut: None }
     }
 
+    /// The repository has no such file.
+    pub fn missing() -> Self {
+        Self::new(404).with("X-Error-Code", "EntryNotFound").with("X-Repo-Commit", COMMIT)
+    }
+
     fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.into(), value.to_string()));
         self
     }
 
     /// A file as the Hub serves it: hash as ETag, `Range` honoured.
-    fn file(request: &Request, content: &[u8], etag: &str) -> Self {
+    pub fn file(request: &Request, content: &[u8], etag: &str) -> Self {
         Self::bytes(request, content).with("ETag", format!("\"{etag}\"")).with("X-Repo-Commit", COMMIT)
     }
 
@@ -76,15 +81,15 @@ impl Answer {
 }
 
 /// A server that lives as long as its value, and remembers what it was asked.
-struct Server {
-    url: String,
+pub struct Server {
+    pub url: String,
     asked: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Request) -> Answer + Send + 'static) -> Self {
+    pub fn start(answer: impl Fn(&Request) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, stop) = (Arc::new(Mutex::new(vec![])), Arc::new(AtomicBool::new(false)));
@@ -102,7 +107,7 @@ impl Server {
         Server { url, asked, stop, thread: Some(thread) }
     }
 
-    fn asked(&self) -> Vec<Request> {
+    pub fn asked(&self) -> Vec<Request> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -162,7 +167,7 @@ fn sha256(content: &[u8]) -> String {
     hex(Sha256::digest(content))
 }
 
-fn git_sha1(content: &[u8]) -> String {
+pub fn git_sha1(content: &[u8]) -> String {
     hex(Sha1::new_with_prefix(format!("blob {}\0", content.len())).chain_update(content).finalize())
 }
 

@@ -20,6 +20,8 @@ mod hub;
 mod kit;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// Every family, and repositories as they are, through the command line.
+mod models;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 /// Same records, same bytes.

@@ -2010,7 +2010,7 @@ VARIANTS = {
         mistakes=[{"partial_rotary_factor": 1.0}, {"rope_theta": 500.0}, {"attention_bias": False}],
     ),
     "chatglm/2-6b-32k": dict(
-        about="chatglm2-6b-32k: positions divided by `rope_ratio`; `_name_or_path` tells it from chatglm3-6b-32k",
+        about="chatglm2-6b-32k: positions divided by `rope_ratio`; `transformers_version` tells it from chatglm3-6b-32k",
         config={**chatglm2(rope_ratio=16, seq_length=256), "_name_or_path": "THUDM/chatglm2-6b-32k"},
         n=40,
         stand_in=glm_for_chatglm,

@@ -120,6 +120,21 @@ impl StudyArgs {
         Ok((study, crate::study::plan::Pick { only: self.only.clone(), shard }))
     }
 
+    /// Options of a study say nothing of a model alone.
+    fn none_for_a_model(&self) -> Result<()> {
+        let given = [
+            ("--set", !self.sets.is_empty()),
+            ("--only", self.only.is_some()),
+            ("--limit", self.limit.is_some()),
+            ("--out", self.out.is_some()),
+            ("--shard", self.shard.is_some()),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+            mistake!("`{}` is a model, and {option} is a study's option", self.study);
+        }
+        Ok(())
+    }
+
     fn out(&self, study: &crate::study::config::Study) -> PathBuf {
         self.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&study.name))
     }

@@ -96,12 +96,17 @@ impl Plan {
     pub(super) fn run(self) -> Result<Exit> {
         let word = Path::new(&self.study.study);
         let config = |path: &Path| path.file_name().is_some_and(|f| f == "config.json") && path.is_file();
+        // `org/name` is a model on the Hub where nothing here could be meant.
         let on_hub = !word.exists()
-            && word.extension().is_none_or(|e| e != "toml")
+            && word
+                .extension()
+                .is_none_or(|e| !["toml", "yaml", "yml", "json"].iter().any(|known| e == *known))
+            && word.parent().is_some_and(|folder| !folder.exists())
             && self.study.study.matches('/').count() == 1
             && !self.study.study.starts_with(['.', '/', '~']);
         let builtin = self.study.study.starts_with("builtin:");
         if builtin || on_hub || config(word) || config(&word.join("config.json")) {
+            self.study.none_for_a_model()?;
             return model_alone(&self.study.study, &Progress::new());
         }
         let (study, pick) = self.study.read()?;

@@ -201,7 +201,7 @@ impl Block {
 
     fn ffn(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self.spec.ffn {
-            Ffn::None => Ok(x.zeros_like()?),
+            Ffn::None => anyhow::bail!("a block without a feed-forward was asked for one"),
             Ffn::Plain { act, .. } => {
                 let inner = ops::activate(&self.get(None, Role::Up)?.forward(x, pass)?, act, pass.mode)?;
                 self.get(None, Role::Down)?.forward(&inner, pass)
@@ -242,7 +242,7 @@ impl Block {
 }
 
 /// For every expert, the tokens that go through it, each with its share. `scores [tokens, experts]`; of equal scores the
-/// first expert's wins. The choice has no gradient.
+/// first expert's wins. Neither choice nor share has a gradient.
 fn route(scores: &Tensor, count: usize, top: usize, renormalize: bool) -> Result<Vec<Vec<(u32, f32)>>> {
     let top_score = scores.max_keepdim(D::Minus1)?;
     let p = scores.broadcast_sub(&top_score)?.exp()?;

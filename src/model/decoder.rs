@@ -16,7 +16,10 @@ use super::{
 pub use super::{cache::Cache, linear::Linear};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// A whole model. Cloning shares tensors.
 #[derive(Clone)]
@@ -65,11 +68,9 @@ impl Decoder {
         mut param: impl FnMut(Param, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
         spec.check()?;
-        let shapes: BTreeMap<String, Vec<usize>> =
-            spec.params().into_iter().map(|(p, s)| (format!("{p:?}"), s)).collect();
-        let mut get = |p: Param| -> Result<Option<Tensor>> {
-            shapes.get(&format!("{p:?}")).map(|shape| param(p, shape)).transpose()
-        };
+        let shapes: HashMap<Param, Vec<usize>> = spec.params().into_iter().collect();
+        let mut get =
+            |p: Param| -> Result<Option<Tensor>> { shapes.get(&p).map(|shape| param(p, shape)).transpose() };
         let mut linears: BTreeMap<Option<u16>, Vec<Linear>> = BTreeMap::new();
         for site in spec.sites() {
             let weight = get(Param::Weight(site))?.context("a linear without a weight")?;

@@ -96,7 +96,7 @@ fn ffn(ffn: Ffn) -> String {
     }
 }
 
-/// Bytes that one token leaves in a cache of keys and values of `bits` each; a window holds no more than its length.
+/// Bytes that one token leaves in a cache of keys and values of `bits` each, as long as no window drops it.
 pub fn kv_bytes_a_token(spec: &DecoderSpec, bits: f64) -> f64 {
     let widths = spec.blocks.iter().filter_map(|b| b.mixer.attention()).map(|a| 2. * a.kv_width() as f64);
     widths.fold(0., |all, width| all + width) * bits / 8.

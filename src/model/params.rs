@@ -144,7 +144,8 @@ impl BlockSpec {
             Ffn::Experts { count, .. } => count,
             _ => 1,
         };
-        let heads = self.mixer.attention().filter(|a| a.qk_norm.is_some()).map_or(0, |a| a.heads);
+        let own = |a: &&AttentionSpec| a.qk_norm.is_some_and(|n| n.over == Over::EachHead);
+        let heads = self.mixer.attention().filter(own).map_or(0, |a| a.heads);
         experts.saturating_add(heads)
     }
 

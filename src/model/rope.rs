@@ -117,13 +117,17 @@ impl Scaling {
                 factor: need(self.factor, "factor")?,
                 low: need(self.low_freq_factor, "low_freq_factor")?,
                 high: need(self.high_freq_factor, "high_freq_factor")?,
-                original: need(original, "original_max_position_embeddings")?,
+                original: need(
+                    original.or(keys.max_position_embeddings),
+                    "original_max_position_embeddings",
+                )?,
             },
             "yarn" => {
                 // Where the original context is not said, the config's is the original.
                 let original =
                     need(original.or(keys.max_position_embeddings), "original_max_position_embeddings")?;
-                let factor = need(self.factor, "factor")?;
+                let stretched = keys.max_position_embeddings.map(|longest| longest / original);
+                let factor = need(self.factor.or(stretched), "factor")?;
                 let mscale = |m: f64| if factor <= 1. { 1. } else { 0.1 * m * factor.ln() + 1. };
                 let said = |x: Option<f64>| x.filter(|&x| x != 0.);
                 let usual = match (said(self.mscale), said(self.mscale_all_dim)) {

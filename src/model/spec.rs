@@ -510,6 +510,7 @@ impl DecoderSpec {
                     sane("the state-space width", s.inner)?;
                     sane("the state size", s.state)?;
                     sane("the convolution's size", s.conv)?;
+                    sane("the state of all channels", s.inner.saturating_mul(s.state))?;
                     match s.kind {
                         SsmKind::Mamba { rank } => sane("the time step's rank", rank)?,
                         SsmKind::Mamba2 { heads, groups, .. } => {
@@ -526,6 +527,10 @@ impl DecoderSpec {
                 }
             }
         }
+        let numbers = self.params().iter().try_fold(0usize, |all, (_, shape)| {
+            shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?.checked_add(all)
+        });
+        ensure!(numbers.is_some_and(|n| n <= 1 << 50), "more than 2^50 parameters: no model has as many");
         Ok(())
     }
 }
@@ -536,6 +541,11 @@ impl AttentionSpec {
         sane("the number of key/value heads", self.kv_heads)?;
         sane("the head size", self.head_dim)?;
         sane("the sliding window", self.window.unwrap_or(1))?;
+        // A head's own parameters name it by 16 bits.
+        ensure!(self.heads <= 1 << 16, "{} heads: it must be 65536 at most", self.heads);
+        if let Position::Alibi { max, .. } = self.position {
+            ensure!(max > 0. && max <= 1e6, "ALiBi's steepness is {max}: it must be positive");
+        }
         ensure!(
             self.heads.is_multiple_of(self.kv_heads),
             "{} heads cannot share {} key/value heads",
@@ -560,6 +570,8 @@ impl AttentionSpec {
                     [*factor, *low, *high, *original].into_iter().all(positive) && low < high
                 }
                 RopeScaling::Yarn { factor, beta, original, attention, .. } => {
+                    // Its ramp divides by the logarithm.
+                    ensure!(rope.theta > 1., "yarn needs a `rope_theta` above 1, not {}", rope.theta);
                     [*factor, beta.0, beta.1, *original, *attention].into_iter().all(positive)
                 }
                 RopeScaling::Long { short, long, original, attention } => {

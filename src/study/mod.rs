@@ -9,4 +9,4 @@ pub mod sweep;
 
 /// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section
 /// Numbers, says what moved.
-pub const NUMERICS: u32 = 1;
+pub const NUMERICS: u32 = 2;

@@ -17,10 +17,10 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `gemm` takes other paths, which add in another order, for a single row and for at most 16 x 16 results. Padding
-/// keeps every product on the one path.
+/// `gemm` adds in another order for a single row, for at most 16 x 16 results, and for at most 64 x 64 (there it cuts long
+/// sums elsewhere). Padding keeps every product on the one path.
 fn steady_rows(tokens: usize, out: usize) -> usize {
-    tokens.max(256 / out.max(1) + 1).max(2)
+    tokens.max(256 / out.max(1) + 1).max(if out <= 64 { 65 } else { 2 })
 }
 
 /// A matrix inside a slice: element `(i, j)` is at `i * row + j * col`.

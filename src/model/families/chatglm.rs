@@ -8,7 +8,7 @@ use crate::model::{
     site::{Role, Site},
     spec::*,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -66,7 +66,16 @@ impl Family for ChatGlm {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
+        ensure!(
+            config.get("position_encoding_2d").is_none(),
+            "this is the first ChatGLM-6B; only ChatGLM 2 and later are there"
+        );
         let c: Config = read(config)?;
+        // Heads side by side and heads one by one would have the same shape.
+        ensure!(
+            !c.multi_query_attention || c.multi_query_group_num != Some(c.num_attention_heads),
+            "`multi_query_group_num` is the number of heads: no such model"
+        );
         ensure!(c.num_attention_heads > 0, "`num_attention_heads` is 0");
         let norm =
             if c.rmsnorm { NormSpec::rms(c.layernorm_epsilon) } else { NormSpec::layer(c.layernorm_epsilon) };
@@ -76,6 +85,12 @@ impl Family for ChatGlm {
         // config says which code lies beside it but the version that wrote it, which ChatGLM2's files share.
         let (theta, scaling) = match c.transformers_version.as_deref() {
             Some("4.27.1") if ratio != 1. => (10_000., RopeScaling::Linear(ratio)),
+            // Saved anew, ChatGLM2's and ChatGLM3's are alike; GLM-4 has another vocabulary.
+            version if ratio != 1. && c.padded_vocab_size == 65_024 && version != Some("4.30.2") => bail!(
+                "`rope_ratio` is {ratio}, which ChatGLM2 divides positions by and ChatGLM3 multiplies the base by; \
+                 `transformers_version` tells them apart, where it is 4.27.1 (ChatGLM2) or 4.30.2 (ChatGLM3) as in \
+                 the published files: set it to one of them"
+            ),
             _ => (10_000. * ratio, RopeScaling::None),
         };
         let (dims, pairing) = (head_dim / 2, Pairing::Neighbours);

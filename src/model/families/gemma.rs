@@ -5,7 +5,7 @@ use super::{
     llama::{self, Llama},
 };
 use crate::model::{rope::Unsaid, spec::*};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use serde_json::json;
 
@@ -30,12 +30,7 @@ impl Family for Gemma {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        // The first files said `hidden_act: gelu`, and meant the tanh form all the same.
-        let mut config = filled(config, json!({ "hidden_activation": null }))?;
-        if config["hidden_activation"].is_null() {
-            config["hidden_activation"] = json!("gelu_pytorch_tanh");
-        }
-        spec(&config, Unsaid::USUAL)
+        spec(config, Unsaid::USUAL)
     }
 
     fn source(&self, spec: &DecoderSpec, param: Param) -> Option<Source> {
@@ -47,9 +42,16 @@ impl Family for Gemma {
 pub(super) fn spec(config: &Value, unsaid: Unsaid) -> Result<DecoderSpec> {
     let mut config =
         filled(config, json!({ "head_dim": 256, "tie_word_embeddings": true, "rms_norm_eps": 1e-6 }))?;
-    config["hidden_act"] =
-        config.get("hidden_activation").cloned().unwrap_or_else(|| json!("gelu_pytorch_tanh"));
-    let mut spec = llama::like(&config, unsaid)?;
+    // Null and absent are the same; the first files said `hidden_act: gelu`, and meant the tanh form all the same.
+    config["hidden_act"] = match config.get("hidden_activation") {
+        Some(Value::Null) | None => json!("gelu_pytorch_tanh"),
+        Some(act) => act.clone(),
+    };
+    ensure!(
+        config.get("use_bidirectional_attention") != Some(&Value::Bool(true)),
+        "`use_bidirectional_attention` is true: only models that predict the next token are there"
+    );
+    let mut spec = llama::like(&config, llama::rms(&config)?, unsaid)?;
     llama::gain(&mut spec, Gain::OnePlus);
     spec.embed.scale = Some((spec.hidden as f64).sqrt());
     Ok(spec)

@@ -31,7 +31,11 @@ impl Family for Gemma2 {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        let c: Config = read(&filled(config, json!({ "sliding_window": 4096 }))?)?;
+        // What is absent has these; what is null has none.
+        let usual = json!({
+            "sliding_window": 4096, "attn_logit_softcapping": 50., "final_logit_softcapping": 30.,
+        });
+        let c: Config = read(&filled(config, usual)?)?;
         let mut spec = gemma::spec(config, Unsaid::USUAL)?;
         let windowed = sliding(config, spec.blocks.len(), |layer| layer % 2 == 0)?;
         sandwich(&mut spec);

@@ -51,7 +51,7 @@ impl Family for Glm {
 pub(super) fn spec(config: &Value) -> Result<DecoderSpec> {
     let config = filled(config, json!({ "head_dim": 128 }))?;
     let unsaid = Unsaid { share: 0.5, pairing: Pairing::Neighbours, ..Unsaid::USUAL };
-    let mut spec = llama::like(&config, unsaid)?;
+    let mut spec = llama::like(&config, llama::rms(&config)?, unsaid)?;
     llama::attention(&mut spec, |_, a| a.bias.out = false);
     Ok(spec)
 }

@@ -58,7 +58,7 @@ impl Family for Gpt2 {
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let c: Config = read(&renamed(config, &[("n_ctx", "n_positions")]))?;
-        ensure!(c.n_head > 0, "`n_head` is 0");
+        ensure!(c.n_head > 0 && c.n_embd % c.n_head == 0, "`n_head` {} does not divide `n_embd`", c.n_head);
         let norm = NormSpec::layer(c.layer_norm_epsilon);
         let head_dim = c.n_embd / c.n_head;
         let act = Act::named(&c.activation_function).context("`activation_function`")?;

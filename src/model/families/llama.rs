@@ -24,24 +24,28 @@ struct Config {
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
-    max_position_embeddings: usize,
-    rms_norm_eps: Option<f64>,
-    layer_norm_eps: Option<f64>,
+    max_position_embeddings: Option<usize>,
+    /// LLaMA's first files.
+    max_sequence_length: Option<usize>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
 }
 
+/// LLaMA's norm, with the config's `rms_norm_eps`.
+pub(super) fn rms(config: &Value) -> Result<NormSpec> {
+    #[derive(Deserialize)]
+    struct Config {
+        rms_norm_eps: f64,
+    }
+    Ok(NormSpec::rms(read::<Config>(config)?.rms_norm_eps))
+}
+
 /// The spec that LLaMA's code would make of a config with LLaMA's keys, for families that change a few things of it.
-pub(super) fn like(config: &Value, unsaid: Unsaid) -> Result<DecoderSpec> {
+pub(super) fn like(config: &Value, norm: NormSpec, unsaid: Unsaid) -> Result<DecoderSpec> {
     let c: Config = read(config)?;
     ensure!(c.num_attention_heads > 0, "`num_attention_heads` is 0");
-    let norm = match (c.rms_norm_eps, c.layer_norm_eps) {
-        (Some(eps), _) => NormSpec::rms(eps),
-        (None, Some(eps)) => NormSpec::layer(eps),
-        (None, None) => anyhow::bail!("`rms_norm_eps` is missing"),
-    };
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads);
     let bias = c.attention_bias.unwrap_or(false);
     let block = BlockSpec {
@@ -69,7 +73,8 @@ pub(super) fn like(config: &Value, unsaid: Unsaid) -> Result<DecoderSpec> {
     Ok(DecoderSpec {
         vocab: c.vocab_size,
         hidden: c.hidden_size,
-        context: c.max_position_embeddings,
+        context: (c.max_position_embeddings.or(c.max_sequence_length))
+            .context("missing field `max_position_embeddings`")?,
         embed: EmbedSpec::default(),
         blocks: blocks(c.num_hidden_layers, |_| block.clone())?,
         norm: Some(norm),
@@ -110,7 +115,7 @@ impl Family for Llama {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        like(config, Unsaid::USUAL)
+        like(config, rms(config)?, Unsaid::USUAL)
     }
 
     fn source(&self, _: &DecoderSpec, param: Param) -> Option<Source> {

@@ -57,6 +57,26 @@ fn yes() -> bool {
 /// How long a text may be where nothing says so: what lm-evaluation-harness assumes.
 pub(super) const CONTEXT: usize = 2048;
 
+/// Refuses what the authors' files can say and nothing here computes.
+pub(super) fn pure(config: &Value) -> Result<()> {
+    let said = |key: &str| config.get(key).cloned().unwrap_or_default();
+    ensure!(
+        said("d_intermediate").as_u64().unwrap_or(0) == 0,
+        "`d_intermediate`: blocks with a feed-forward"
+    );
+    ensure!(
+        said("attn_layer_idx").as_array().is_none_or(Vec::is_empty),
+        "`attn_layer_idx`: a Mamba that has attention in some layers is not there"
+    );
+    ensure!(
+        said("rms_norm") != Value::Bool(false),
+        "`rms_norm` is false: only Mamba with RMS norms is there"
+    );
+    let act = said("hidden_act");
+    ensure!(act.is_null() || act == "silu", "`hidden_act` is {act}: only Mamba with silu is there");
+    Ok(())
+}
+
 /// Rows of an embedding that is padded to a multiple.
 pub(super) fn padded(vocab: usize, multiple: Option<usize>) -> usize {
     match multiple {
@@ -87,6 +107,7 @@ impl Family for Mamba {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
+        pure(config)?;
         let c: Config =
             read(&renamed(config, &[("d_model", "hidden_size"), ("n_layer", "num_hidden_layers")]))?;
         let o = c.ssm_cfg.unwrap_or_default();

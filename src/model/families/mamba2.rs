@@ -2,7 +2,7 @@
 //! `modeling_mamba2.py`.
 use super::{
     Family,
-    mamba::{CONTEXT, Mamba, padded},
+    mamba::{CONTEXT, Mamba, padded, pure},
     read, renamed,
 };
 use crate::model::spec::*;
@@ -29,7 +29,6 @@ struct Config {
     layer_norm_epsilon: Option<f64>,
     residual_in_fp32: Option<bool>,
     time_step_limit: Option<(Limit, Limit)>,
-    rms_norm: Option<bool>,
     pad_vocab_size_multiple: Option<usize>,
     ssm_cfg: Option<Original>,
     tie_word_embeddings: Option<bool>,
@@ -91,11 +90,11 @@ impl Family for Mamba2 {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
+        pure(config)?;
         let c: Config =
             read(&renamed(config, &[("d_model", "hidden_size"), ("n_layer", "num_hidden_layers")]))?;
         let original = c.ssm_cfg.is_some();
         let o = c.ssm_cfg.unwrap_or_default();
-        ensure!(c.rms_norm != Some(false), "`rms_norm` is false: only Mamba 2 with RMS norms is there");
         let inner = c.hidden_size.saturating_mul(c.expand.or(o.expand).unwrap_or(2));
         let head_dim = c.head_dim.or(o.headdim).unwrap_or(64);
         ensure!(head_dim > 0, "`head_dim` is 0");

@@ -47,7 +47,7 @@ pub(super) fn spec(config: &Value) -> Result<DecoderSpec> {
     // Mistral's own defaults: a key that is absent is not a key that is null.
     let config = filled(config, json!({ "num_key_value_heads": 8, "sliding_window": 4096 }))?;
     let window = read::<Config>(&config)?.sliding_window;
-    let mut spec = llama::like(&config, Unsaid::USUAL)?;
+    let mut spec = llama::like(&config, llama::rms(&config)?, Unsaid::USUAL)?;
     llama::attention(&mut spec, |_, a| a.window = window);
     Ok(spec)
 }

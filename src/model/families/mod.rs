@@ -140,11 +140,27 @@ pub fn of(config: &Value) -> Result<&'static dyn Family> {
     }
 }
 
-/// The config's keys, an error naming the one that is missing or of the wrong kind.
+/// The config's keys, an error naming the one that is missing or of the wrong kind. A key that is null is taken for absent:
+/// a family that makes a difference says so with [`filled`] before.
 pub(crate) fn read<C: DeserializeOwned>(config: &Value) -> Result<C> {
-    serde_path_to_error::deserialize(config).map_err(|e| {
+    fn without_nulls(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let there = map.iter().filter(|(_, v)| !v.is_null());
+                Value::Object(there.map(|(k, v)| (k.clone(), without_nulls(v))).collect())
+            }
+            other => other.clone(),
+        }
+    }
+    serde_path_to_error::deserialize(without_nulls(config)).map_err(|e| {
         let path = e.path().to_string();
-        let inner = e.into_inner();
+        let mut inner = e.into_inner().to_string();
+        let null = |key: &str| config.get(key).is_some_and(Value::is_null);
+        if let Some(key) =
+            inner.strip_prefix("missing field `").and_then(|k| k.split('`').next()).filter(|k| null(k))
+        {
+            inner = format!("`{key}` is null");
+        }
         if path == "." { anyhow::anyhow!("{inner}") } else { anyhow::anyhow!("`{path}`: {inner}") }
     })
 }

@@ -80,7 +80,11 @@ impl Family for Mpt {
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let c: Config = read(config)?;
-        ensure!(c.n_heads > 0, "`n_heads` is 0");
+        ensure!(
+            c.n_heads > 0 && c.d_model % c.n_heads == 0,
+            "`n_heads` {} does not divide `d_model`",
+            c.n_heads
+        );
         let a = &c.attn_config;
         // What transformers' code does not compute either.
         ensure!(a.alibi, "`attn_config.alibi` is false: only MPT with ALiBi is there");

@@ -1,14 +1,14 @@
 //! OLMo (Groeneveld et al., 2024): LLaMA with layer norms that learn nothing, and queries, keys and values held to a range.
 //! Source: transformers `modeling_olmo.py`.
 use super::{
-    Family, filled,
+    Family,
     llama::{self, Llama},
     read,
 };
 use crate::model::{rope::Unsaid, spec::*};
 use anyhow::Result;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// See the module.
 pub struct Olmo;
@@ -37,13 +37,8 @@ impl Family for Olmo {
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let c: Config = read(config)?;
-        let mut config = filled(config, json!({}))?;
-        config["layer_norm_eps"] = json!(1e-5);
-        config["rms_norm_eps"] = Value::Null;
-        let mut spec = llama::like(&config, Unsaid { once: true, ..Unsaid::USUAL })?;
-        let bare = NormSpec { gain: Gain::None, shift: false, ..NormSpec::layer(1e-5) };
-        spec.blocks.iter_mut().for_each(|b| b.norm = bare);
-        spec.norm = Some(bare);
+        let norm = NormSpec { gain: Gain::None, shift: false, ..NormSpec::layer(1e-5) };
+        let mut spec = llama::like(config, norm, Unsaid { once: true, ..Unsaid::USUAL })?;
         llama::attention(&mut spec, |_, a| a.clip = c.clip_qkv);
         Ok(spec)
     }

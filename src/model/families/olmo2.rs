@@ -29,7 +29,7 @@ impl Family for Olmo2 {
     }
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
-        let mut spec = llama::like(config, Unsaid { once: true, ..Unsaid::USUAL })?;
+        let mut spec = llama::like(config, llama::rms(config)?, Unsaid { once: true, ..Unsaid::USUAL })?;
         llama::gain(&mut spec, Gain::ScaleOnce);
         spec.blocks.iter_mut().for_each(|b| b.residual = Residual::Branch);
         let norm = spec.blocks[0].norm;

@@ -36,7 +36,7 @@ impl Family for Phi3 {
 
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let window = read::<Config>(config)?.sliding_window;
-        let mut spec = llama::like(config, Unsaid::USUAL)?;
+        let mut spec = llama::like(config, llama::rms(config)?, Unsaid::USUAL)?;
         llama::attention(&mut spec, |_, a| {
             a.window = window;
             a.bias = AttentionBias { qkv: false, out: false };

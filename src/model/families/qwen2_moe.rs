@@ -69,6 +69,11 @@ struct Config {
 
 /// Gives experts to the layers that have them: each `decoder_sparse_step`-th, but for `mlp_only_layers`.
 pub(super) fn experts(config: &Value, spec: &mut DecoderSpec, renormalize: bool) -> Result<()> {
+    // transformers gives them windows by other rules than Qwen 2's, and no published one has any.
+    ensure!(
+        config.get("use_sliding_window") != Some(&Value::Bool(true)),
+        "`use_sliding_window` is true: windows in Qwen's mixtures of experts are not there"
+    );
     let c: Config = read(config)?;
     let step = c.decoder_sparse_step.unwrap_or(1);
     ensure!(step > 0, "`decoder_sparse_step` is 0: it must be at least 1");

@@ -2,7 +2,7 @@
 //! head of queries and keys with a scale of its own, and runs both branches from one norm. Source: transformers
 //! `modeling_stablelm.py`.
 use super::{
-    Family, filled,
+    Family,
     llama::{self, Llama},
     read,
 };
@@ -10,7 +10,6 @@ use crate::model::{rope::Unsaid, site::Role, spec::*};
 use anyhow::Result;
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::json;
 
 /// See the module.
 pub struct StableLm;
@@ -35,10 +34,10 @@ impl Family for StableLm {
     fn spec(&self, config: &Value) -> Result<DecoderSpec> {
         let c: Config = read(config)?;
         // `rope_pct` and `norm_eps` are the keys of the first files.
-        let mut config = filled(config, json!({ "layer_norm_eps": c.norm_eps.unwrap_or(1e-5) }))?;
-        config["rms_norm_eps"] = Value::Null;
-        let mut spec = llama::like(&config, Unsaid { share: c.rope_pct.unwrap_or(0.25), ..Unsaid::USUAL })?;
-        let norm = NormSpec { shift: false, ..spec.blocks[0].norm };
+        let norm = NormSpec::layer(c.layer_norm_eps.or(c.norm_eps).unwrap_or(1e-5));
+        let unsaid = Unsaid { share: c.rope_pct.unwrap_or(0.25), ..Unsaid::USUAL };
+        let mut spec = llama::like(config, norm, unsaid)?;
+        let norm = NormSpec { shift: false, ..norm };
         llama::attention(&mut spec, |_, a| {
             a.bias = AttentionBias { qkv: c.use_qkv_bias, out: false };
             a.qk_norm = c.qk_layernorm.then_some(QkNorm { norm, over: Over::EachHead });
@@ -62,6 +61,7 @@ impl Family for StableLm {
 
 #[derive(Deserialize)]
 struct Config {
+    layer_norm_eps: Option<f64>,
     norm_eps: Option<f64>,
     rope_pct: Option<f64>,
     #[serde(default)]
