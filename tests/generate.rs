@@ -1,4 +1,4 @@
-//! Generated answers: the engine's against the full pass, against transformers, and against themselves in any company.
+//! Generated answers: against the full pass, transformers and lm-evaluation-harness, and themselves in any company.
 use crate::{
     common::{repo, shared},
     families::{all, gap, logits},
@@ -303,6 +303,8 @@ fn gsm8ks_two_filters_are_lm_evals() {
 }
 
 const EOS: u32 = 256;
+/// A special token; the byte 1 stands for it in a script.
+const MARK: u32 = 257;
 
 /// Bytes are tokens; each prompt is answered by a text written down here.
 struct Script {
@@ -318,17 +320,17 @@ impl Script {
 
 impl Lm for Script {
     fn encode(&self, text: &str, _: bool) -> Result<Vec<u32>> {
-        Ok(text.bytes().map(u32::from).collect())
+        Ok(if text == "<|im_end|>" { vec![MARK] } else { text.bytes().map(u32::from).collect() })
     }
     fn decode(&self, tokens: &[u32]) -> Result<String> {
-        let bytes: Vec<u8> = tokens.iter().filter(|&&t| t != EOS).map(|&t| t as u8).collect();
+        let bytes: Vec<u8> = tokens.iter().filter(|&&t| t < EOS).map(|&t| t as u8).collect();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
     fn context(&self) -> usize {
         300
     }
     fn vocab(&self) -> usize {
-        257
+        258
     }
     fn prefix(&self) -> Option<u32> {
         Some(EOS)
@@ -342,9 +344,10 @@ impl Lm for Script {
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, next: &mut Next) -> Result<()> {
         self.prompts = prompts.to_vec();
         for i in (0..prompts.len()).rev() {
-            let tokens = self.texts[i % self.texts.len()].iter().map(|&b| u32::from(b));
+            let tokens =
+                self.texts[i % self.texts.len()].iter().map(|&b| if b == 1 { MARK } else { b.into() });
             for token in tokens.chain(std::iter::repeat(EOS)).take(limit) {
-                let row: Vec<f32> = (0..257).map(|v| if v == token { 9. } else { 0. }).collect();
+                let row: Vec<f32> = (0..258).map(|v| if v == token { 9. } else { 0. }).collect();
                 if next(&*self, i, &row)?.is_break() {
                     break;
                 }
@@ -356,7 +359,7 @@ impl Lm for Script {
 
 #[test]
 fn answers_end_at_stop_texts_at_eos_and_at_the_limit() {
-    let settings = settings("stop = ['Question:', '\u{2603}!']\nlimit = 30");
+    let settings = settings("stop = ['Question:', '\u{2603}!', '<|im_end|>']\nlimit = 30");
     for (text, want, ended, tokens) in [
         ("forty-two\nQuestion: and", "forty-two\n", Ended::Stop, 19),
         ("caf\u{e9} \u{2603}! more", "caf\u{e9} ", Ended::Stop, 10),
@@ -366,6 +369,7 @@ fn answers_end_at_stop_texts_at_eos_and_at_the_limit() {
         ("", "", Ended::Eos, 1),
         ("Question:", "", Ended::Stop, 9),
         ("Questio", "Questio", Ended::Eos, 8),
+        ("done\u{1}and on", "done", Ended::Stop, 5),
     ] {
         let mut lm = Script::new(&[text]);
         let outcomes = generate::run(&mut lm, None, &[ask("q", &[])], &settings, 0).unwrap();

@@ -1,8 +1,8 @@
 //! Answers that a model writes itself, as lm-evaluation-harness's `generate_until` asks for them.
 //!
-//! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that has happened
-//! before: so order, batches and shards cannot change it, and full precision can be asked, in one pass over a quantized
-//! model's answer, where it would have gone another way.
+//! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that has
+//! happened before: so order, batches and shards cannot change it, and full precision can be asked, in one pass
+//! over a quantized model's answer, where it would have gone another way.
 use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, log_sum_exp, top};
 use crate::{
     mistake,
@@ -156,6 +156,15 @@ fn request(lm: &dyn Lm, prompt: &str, settings: &Generate) -> Result<(Vec<u32>, 
 /// The answers, `samples` of each item one after another.
 fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) -> Result<Vec<Sample>> {
     let ends = lm.ends()?;
+    let mut marks = Vec::new();
+    for stop in &settings.stop {
+        // `<|im_end|>` where it is a special token: no text will show it.
+        if let [token] = lm.encode(stop, false)?[..]
+            && lm.decode(&[token])?.is_empty()
+        {
+            marks.push(token);
+        }
+    }
     let longest = settings.stop.iter().map(String::len).max().unwrap_or(0);
     let mut all: Vec<(Vec<u32>, Stream, Ended)> =
         prompts.iter().map(|_| (Vec::new(), Stream::default(), Ended::Limit)).collect();
@@ -165,6 +174,10 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
         tokens.push(token);
         if ends.contains(&token) {
             *ended = Ended::Eos;
+            return Ok(ControlFlow::Break(()));
+        }
+        if marks.contains(&token) {
+            *ended = Ended::Stop;
             return Ok(ControlFlow::Break(()));
         }
         if longest > 0 {
@@ -194,8 +207,8 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
         .collect()
 }
 
-/// What full precision makes of each answer: one pass over all. Up to the first difference both have read the same, so its
-/// own pick there is what it would have written.
+/// What full precision makes of each answer: one pass over all. Up to the first difference both have read the
+/// same, so its own pick there is what it would have written.
 fn ask(
     full: &mut dyn Lm,
     prompts: &[Vec<u32>],
@@ -229,13 +242,13 @@ fn ask(
 fn uniform(seed: u64, sequence: usize, samples: usize, step: usize) -> f64 {
     let place = [seed, (sequence / samples) as u64, (sequence % samples) as u64, step as u64];
     let hash = Sha256::digest(place.map(u64::to_le_bytes).concat());
-    let bits = hash[..8].iter().fold(0u64, |bits, &b| bits << 8 | u64::from(b));
+    let bits = hash[..8].iter().fold(0u64, |bits, &b| (bits << 8) | u64::from(b));
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The next token: the likeliest, or one drawn with probability `softmax(logits / temperature)` from those that `top_k` and
-/// then `top_p` leave. They are laid side by side in the vocabulary's order, so that a model that is a little different
-/// draws the same token for most numbers.
+/// The next token: the likeliest, or one drawn with probability `softmax(logits / temperature)` from those that
+/// `top_k` and then `top_p` leave. They are laid side by side in the vocabulary's order, so that a model that is a
+/// little different draws the same token for most numbers.
 fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 {
     let best = top(logits);
     if settings.temperature == 0. {
@@ -270,8 +283,8 @@ fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 
     best as u32
 }
 
-/// A text that grows by tokens. Decoding begins a token before the new one, for what depends on its neighbour, and waits
-/// while a character is in pieces.
+/// A text that grows by tokens. Decoding begins a token before the new one, for what depends on its neighbour, and
+/// waits while a character is in pieces.
 #[derive(Default)]
 struct Stream {
     text: String,

@@ -42,15 +42,15 @@ pub trait Lm {
     fn ends(&self) -> Result<Vec<u32>> {
         Ok(Vec::new())
     }
-    /// Goes on from every prompt, `limit` tokens at most: [`Next`] says with what. Several run at once and they take turns,
-    /// but which, and in what order, cannot be seen in anyone's logits.
+    /// Goes on from every prompt, `limit` tokens at most: [`Next`] says with what. Several run at once and take
+    /// turns, but which, and in what order, cannot be seen in anyone's logits.
     fn generate(&mut self, _prompts: &[Vec<u32>], _limit: usize, _next: &mut Next) -> Result<()> {
         anyhow::bail!("this model does not generate")
     }
 }
 
-/// Is handed the model, a sequence's number and the logits after all that it holds; gives the token that comes next, or
-/// ends it.
+/// Is handed the model, a sequence's number and the logits after all that it holds; gives the token that comes
+/// next, or ends it.
 pub type Next<'a> = dyn FnMut(&dyn Lm, usize, &[f32]) -> Result<ControlFlow<(), u32>> + 'a;
 
 /// Tokens, and which of them are to be predicted from those before.

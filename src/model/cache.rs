@@ -12,14 +12,14 @@ pub struct Cache {
 
 /// One block's.
 enum Past {
-    /// Attention's: exact keys and values, then those that a [`KvMap`](super::seam::KvMap) gives back, if there is one.
+    /// Attention's: exact keys and values, then those that a [`KvMap`](super::seam::KvMap) gives back, if any.
     Kv(Vec<Rows>),
     /// A state-space mixer's.
     State(State),
 }
 
-/// A matrix that grows by rows. Its room doubles, so that a row is copied a few times, not at every step; and it is its
-/// own, so that no packed pass is kept alive by one sequence.
+/// A matrix that grows by rows. Its room doubles, so that a row is copied a few times, not at every step; and it
+/// is its own, so that no packed pass is kept alive by one sequence.
 struct Rows {
     room: Tensor,
     len: usize,

@@ -181,8 +181,8 @@ impl Decoder {
         self.spec.embed.positions.map(|p| p.rows.saturating_sub(p.first))
     }
 
-    /// Hidden states before the head, `[tokens, width]`, in the batch's order. With caches, one a sequence, each goes on
-    /// where its cache ends.
+    /// Hidden states before the head, `[tokens, width]`, in the batch's order. With caches, one a sequence, each
+    /// goes on where its cache ends.
     pub fn hidden(
         &self,
         batch: &Batch,

@@ -283,8 +283,8 @@ impl Ssm {
         Ok(all.split_off(all.len() - keep))
     }
 
-    /// The recurrence as one loop a channel, in parallel over channels: `y [tokens, inner]`, and with caches the state after
-    /// each sequence's last token.
+    /// The recurrence as one loop a channel, in parallel over channels: `y [tokens, inner]`, and with caches the
+    /// state after each sequence's last token.
     #[allow(clippy::too_many_arguments)]
     fn scan(
         &self,
