@@ -1,4 +1,5 @@
-//! Generated answers: against the full pass, transformers and lm-evaluation-harness, and themselves in any company.
+//! Generated answers: against the full pass, transformers and lm-evaluation-harness, and themselves in any
+//! company.
 use crate::{
     common::{repo, shared},
     families::{all, gap, logits},

@@ -1,8 +1,8 @@
 //! Answers that a model writes itself, as lm-evaluation-harness's `generate_until` asks for them.
 //!
-//! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that has
-//! happened before: so order, batches and shards cannot change it, and full precision can be asked, in one pass
-//! over a quantized model's answer, where it would have gone another way.
+//! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that
+//! has happened before: so order, batches and shards cannot change it, and full precision can be asked, in
+//! one pass over a quantized model's answer, where it would have gone another way.
 use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, log_sum_exp, top};
 use crate::{
     mistake,
@@ -246,9 +246,9 @@ fn uniform(seed: u64, sequence: usize, samples: usize, step: usize) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The next token: the likeliest, or one drawn with probability `softmax(logits / temperature)` from those that
-/// `top_k` and then `top_p` leave. They are laid side by side in the vocabulary's order, so that a model that is a
-/// little different draws the same token for most numbers.
+/// The next token: the likeliest, or one drawn with probability `softmax(logits / temperature)` from those
+/// that `top_k` and then `top_p` leave. They are laid side by side in the vocabulary's order, so that a model
+/// that is a little different draws the same token for most numbers.
 fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 {
     let best = top(logits);
     if settings.temperature == 0. {
@@ -283,8 +283,8 @@ fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 
     best as u32
 }
 
-/// A text that grows by tokens. Decoding begins a token before the new one, for what depends on its neighbour, and
-/// waits while a character is in pieces.
+/// A text that grows by tokens. Decoding begins a token before the new one, for what depends on its
+/// neighbour, and waits while a character is in pieces.
 #[derive(Default)]
 struct Stream {
     text: String,

@@ -1,8 +1,8 @@
 //! Generation on the decoder's caches: many sequences at once, each a token a pass.
 //!
 //! A prompt enters as soon as there is room, in one pass with the steps of those that are on their way; a
-//! sequence that has ended leaves at once. What a sequence sees is its own cache alone, and rows of a product do
-//! not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
+//! sequence that has ended leaves at once. What a sequence sees is its own cache alone, and rows of a product
+//! do not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
 use crate::{
     eval::generate::Question,
     mistake,

@@ -1,8 +1,8 @@
 //! What is done to generated answers before they are compared: a closed list, named as in
 //! lm-evaluation-harness.
 //!
-//! Expressions are Python's: they look around, and what Python and Rust read differently is rewritten. One that
-//! takes for ever is an error.
+//! Expressions are Python's: they look around, and what Python and Rust read differently is rewritten. One
+//! that takes for ever is an error.
 use crate::mistake;
 use anyhow::{Context, Result};
 use fancy_regex::{Captures, Regex};
@@ -237,8 +237,8 @@ impl Expression {
     }
 }
 
-/// What Python reads otherwise: `$` also stands before a last newline, `\Z` only at the very end; `[` in a class
-/// and `{` that begins no count are themselves.
+/// What Python reads otherwise: `$` also stands before a last newline, `\Z` only at the very end; `[` in a
+/// class and `{` that begins no count are themselves.
 fn python(pattern: &str) -> String {
     let multiline = pattern.starts_with("(?") && pattern.split(')').next().is_some_and(|f| f.contains('m'));
     let mut out = String::with_capacity(pattern.len());

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Generate {
     /// What the model goes on from.
     pub prompt: String,
-    /// The right answer, or one expression that gives a list of them. Without it an answer is only compared with
-    /// full precision's.
+    /// The right answer, or one expression that gives a list of them. Without it an answer is only compared
+    /// with full precision's.
     #[serde(default)]
     pub gold: Option<String>,
     /// Texts that end an answer and are no part of it. The model's own EOS always does.
