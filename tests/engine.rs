@@ -175,7 +175,10 @@ fn every_recipe_runs_on_every_family_token_by_token_as_in_one_pass() {
             let mut cache = Cache::default();
             let mut rows = Vec::new();
             for token in f.tokens.chunks(1) {
-                let hidden = q.decoder.hidden(&Batch::new([token]), Some(&mut cache), None).unwrap();
+                let hidden = q
+                    .decoder
+                    .hidden(&Batch::new([token]), Some(std::slice::from_mut(&mut cache)), None)
+                    .unwrap();
                 rows.push(q.decoder.logits(&hidden).unwrap());
             }
             // A value on a rounding boundary may fall either way; most do not stand on one.
@@ -208,7 +211,13 @@ fn a_residual_window_keeps_the_newest_tokens_exact() {
             .tokens
             .chunks(1)
             .map(|t| {
-                decoder.logits(&decoder.hidden(&Batch::new([t]), Some(&mut cache), None).unwrap()).unwrap()
+                decoder
+                    .logits(
+                        &decoder
+                            .hidden(&Batch::new([t]), Some(std::slice::from_mut(&mut cache)), None)
+                            .unwrap(),
+                    )
+                    .unwrap()
             })
             .collect();
         let got = Tensor::cat(&rows, 0).unwrap();

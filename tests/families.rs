@@ -113,7 +113,8 @@ fn token_by_token_is_the_full_pass() {
         let (head, rest) = f.tokens.split_at(3);
         let mut rows = Vec::new();
         for piece in std::iter::once(head).chain(rest.chunks(1)) {
-            let hidden = f.decoder.hidden(&Batch::new([piece]), Some(&mut cache), None).unwrap();
+            let hidden =
+                f.decoder.hidden(&Batch::new([piece]), Some(std::slice::from_mut(&mut cache)), None).unwrap();
             rows.push(f.decoder.logits(&hidden).unwrap());
         }
         let gap = gap(&Tensor::cat(&rows, 0).unwrap(), &want);

@@ -15,6 +15,8 @@ mod engine;
 mod evaluators;
 /// What `transformers` computes, for every family and variant.
 mod families;
+/// Generated answers: neighbours, transformers, stop strings, filters.
+mod generate;
 /// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;

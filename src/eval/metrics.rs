@@ -1,5 +1,5 @@
 //! Every metric: a share `[x, w]` of each outcome, and a scale in front of `sum(x) / sum(w)`.
-use super::{Outcome, choice::Answer, divergence::Gap, perplexity::Loss};
+use super::{Outcome, choice::Answer, divergence::Gap, generate, perplexity::Loss};
 use crate::stats::{Scale, Share};
 
 /// A number computed from outcomes. It knows which way is better, so that tables, charts and gates need not.
@@ -149,11 +149,73 @@ pub static METRICS: &[Metric] = &[
         scale: Scale::Exp,
         share: |o| gap(o, |g| g.nll - g.nll_full),
     },
+    Metric {
+        name: "exact_match",
+        about: "share of answers that are the gold one, after the first filter; `exact_match:NAME` after that one",
+        of: "generate",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([a.filtered.first()?.exact, 1.])),
+    },
+    Metric {
+        name: "same_tokens",
+        about: "tokens before the first that full precision would have written otherwise, a sample",
+        of: "generate",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| sampled(o, |s| Some([s.full?.same as f64, 1.])),
+    },
+    Metric {
+        name: "same_answer",
+        about: "share of samples that full precision would have written token for token",
+        of: "generate",
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| sampled(o, |s| Some([f64::from(u8::from(s.full?.same == s.tokens.len())), 1.])),
+    },
+    Metric {
+        name: "full_ppl",
+        about: "exp(nll / tokens) of the answers under full precision",
+        of: "generate",
+        higher_is_better: false,
+        scale: Scale::Exp,
+        share: |o| sampled(o, |s| Some([s.full?.nll, s.tokens.len() as f64])),
+    },
+    Metric {
+        name: "unfinished",
+        about: "share of samples that the limit ended, neither EOS nor a stop text",
+        of: "generate",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| sampled(o, |s| Some([f64::from(u8::from(s.ended == generate::Ended::Limit)), 1.])),
+    },
+    Metric {
+        name: "cut_prompts",
+        about: "share of items whose prompt lost its left to fit the model",
+        of: "generate",
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([f64::from(u8::from(a.cut > 0)), 1.])),
+    },
 ];
 
 /// By name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
-    METRICS.iter().find(|m| m.name == name)
+    let base = if name.starts_with(OF_FILTER) { "exact_match" } else { name };
+    METRICS.iter().find(|m| m.name == base)
+}
+
+/// `exact_match:strict-match`.
+const OF_FILTER: &str = "exact_match:";
+
+/// What an outcome contributes to a metric by its name, a filter's among them.
+pub fn share(name: &str, outcome: &Outcome) -> Option<Share> {
+    match name.strip_prefix(OF_FILTER) {
+        Some(filter) => {
+            generated(outcome, |a| Some([a.filtered.iter().find(|f| f.filter == filter)?.exact, 1.]))
+        }
+        None => (metric(name)?.share)(outcome),
+    }
 }
 
 /// The error of a perplexity as if tokens were independent: `ppl * sqrt((mean(nll^2) - mean(nll)^2) / (n - 1))`, as
@@ -181,6 +243,17 @@ fn choice(o: &Outcome, right: impl Fn(&Answer) -> bool) -> Option<Share> {
         Outcome::Choice(a) => Some([f64::from(u8::from(right(a))), 1.]),
         _ => None,
     }
+}
+fn generated(o: &Outcome, f: impl Fn(&generate::Answer) -> Option<Share>) -> Option<Share> {
+    match o {
+        Outcome::Generated(a) => f(a),
+        _ => None,
+    }
+}
+/// Summed over an item's samples.
+fn sampled(o: &Outcome, f: impl Fn(&generate::Sample) -> Option<Share>) -> Option<Share> {
+    let add = |sum: Share, x: Share| [sum[0] + x[0], sum[1] + x[1]];
+    generated(o, |a| a.samples.iter().try_fold([0.; 2], |sum, s| Some(add(sum, f(s)?))))
 }
 fn gap(o: &Outcome, f: impl Fn(&Gap) -> f64) -> Option<Share> {
     match o {

@@ -4,6 +4,7 @@
 pub mod choice;
 pub mod cloze;
 pub mod divergence;
+pub mod generate;
 pub mod metrics;
 pub mod perplexity;
 
@@ -12,7 +13,7 @@ use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 pub use metrics::{METRICS, Metric};
 
@@ -38,7 +39,24 @@ pub trait Lm {
         sequences: &[Sequence],
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()>;
+    /// Text of tokens, without special ones. A model that is only asked for scores needs none.
+    fn decode(&self, _tokens: &[u32]) -> Result<String> {
+        anyhow::bail!("this model gives no text")
+    }
+    /// Tokens that end an answer.
+    fn ends(&self) -> Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+    /// Goes on from every prompt, `limit` tokens at most: [`Next`] says with what. Several run at once and take
+    /// turns, but which, and in what order, cannot be seen in anyone's logits.
+    fn generate(&mut self, _prompts: &[Vec<u32>], _limit: usize, _next: &mut Next) -> Result<()> {
+        anyhow::bail!("this model does not generate")
+    }
 }
+
+/// Is handed the model, a sequence's number and the logits after all that it holds; gives the token that comes
+/// next, or ends it.
+pub type Next<'a> = dyn FnMut(&dyn Lm, usize, &[f32]) -> Result<ControlFlow<(), u32>> + 'a;
 
 /// Tokens, and which of them are to be predicted from those before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +137,8 @@ pub enum Outcome {
     Text(perplexity::Loss),
     /// A window under two models.
     Divergence(divergence::Gap),
+    /// An answer of the model's own.
+    Generated(generate::Answer),
 }
 
 /// An item's name: a hash of its content, and how often that content was met before, so that twins stay apart.

@@ -1,7 +1,7 @@
 //! One block: a mixer and a feed-forward, each with its norms, and how they meet the residual stream.
 use super::{
-    attention::{Kv, attend},
-    cache::{Cache, KvPast},
+    attention::{Kv, Span, attend},
+    cache::Cache,
     linear::{Linear, Pass, together},
     ops::{self, Mode, Norm, Precision},
     seam::KvMap,
@@ -11,6 +11,7 @@ use super::{
 };
 use anyhow::{Context, Result};
 use candle_core::{D, Tensor};
+use rayon::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// One block's parameters.
@@ -71,13 +72,13 @@ impl Block {
         &self,
         x: &Tensor,
         pass: &mut Pass,
-        cache: Option<(&mut Cache, usize)>,
+        caches: Option<(&mut [Cache], usize)>,
     ) -> Result<Tensor> {
         let mode = pass.mode;
         let add = |x: &Tensor, y: &Tensor| ops::add(x, y, mode);
         match self.spec.residual {
             Residual::Pre => {
-                let x = add(x, &self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, cache)?)?;
+                let x = add(x, &self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, caches)?)?;
                 if self.spec.ffn == Ffn::None {
                     return Ok(x);
                 }
@@ -88,7 +89,7 @@ impl Block {
                 let wide =
                     |x: &Tensor, y: &Tensor| ops::add(x, y, Mode { precision: Precision::F32, ..mode });
                 let short = mode.precision.round(x.clone())?;
-                let x = wide(x, &self.mix(&self.norm(Slot::Mixer, &short, mode)?, pass, cache)?)?;
+                let x = wide(x, &self.mix(&self.norm(Slot::Mixer, &short, mode)?, pass, caches)?)?;
                 if self.spec.ffn == Ffn::None {
                     return Ok(x);
                 }
@@ -98,37 +99,37 @@ impl Block {
             }
             Residual::FromNorm => {
                 let x = self.norm(Slot::Mixer, x, mode)?;
-                let x = add(&x, &self.mix(&x, pass, cache)?)?;
+                let x = add(&x, &self.mix(&x, pass, caches)?)?;
                 let x = self.norm(Slot::Ffn, &x, mode)?;
                 Ok(add(&x, &self.ffn(&x, pass)?)?)
             }
             Residual::Post => {
-                let x = self.norm(Slot::Mixer, &add(x, &self.mix(x, pass, cache)?)?, mode)?;
+                let x = self.norm(Slot::Mixer, &add(x, &self.mix(x, pass, caches)?)?, mode)?;
                 self.norm(Slot::Ffn, &add(&x, &self.ffn(&x, pass)?)?, mode)
             }
             Residual::Branch => {
-                let x = add(x, &self.norm(Slot::AfterMixer, &self.mix(x, pass, cache)?, mode)?)?;
+                let x = add(x, &self.norm(Slot::AfterMixer, &self.mix(x, pass, caches)?, mode)?)?;
                 let out = self.norm(Slot::AfterFfn, &self.ffn(&x, pass)?, mode)?;
                 Ok(add(&x, &out)?)
             }
             Residual::Sandwich => {
-                let mixed = self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, cache)?;
+                let mixed = self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, caches)?;
                 let x = add(x, &self.norm(Slot::AfterMixer, &mixed, mode)?)?;
                 let out = self.ffn(&self.norm(Slot::Ffn, &x, mode)?, pass)?;
                 Ok(add(&x, &self.norm(Slot::AfterFfn, &out, mode)?)?)
             }
             Residual::Parallel { shared } => {
                 let normed = self.norm(Slot::Mixer, x, mode)?;
-                let mixed = self.mix(&normed, pass, cache)?;
+                let mixed = self.mix(&normed, pass, caches)?;
                 let normed = if shared { normed } else { self.norm(Slot::Ffn, x, mode)? };
                 Ok(add(x, &add(&mixed, &self.ffn(&normed, pass)?)?)?)
             }
         }
     }
 
-    fn mix(&self, x: &Tensor, pass: &mut Pass, cache: Option<(&mut Cache, usize)>) -> Result<Tensor> {
+    fn mix(&self, x: &Tensor, pass: &mut Pass, caches: Option<(&mut [Cache], usize)>) -> Result<Tensor> {
         match &self.spec.mixer {
-            Mixer::Attention(spec) => self.attention(spec, x, pass, cache),
+            Mixer::Attention(spec) => self.attention(spec, x, pass, caches),
             Mixer::Ssm(spec) => {
                 let linears = ssm::Linears {
                     into: self.get(None, Role::SsmIn)?,
@@ -137,7 +138,7 @@ impl Block {
                     out: self.get(None, Role::SsmOut)?,
                 };
                 let own = self.ssm.as_ref().context("a state-space mixer without parameters")?;
-                own.forward(spec, &linears, x, pass, cache)
+                own.forward(spec, &linears, x, pass, caches)
             }
         }
     }
@@ -147,7 +148,7 @@ impl Block {
         spec: &AttentionSpec,
         x: &Tensor,
         pass: &mut Pass,
-        cache: Option<(&mut Cache, usize)>,
+        caches: Option<(&mut [Cache], usize)>,
     ) -> Result<Tensor> {
         let mode = pass.mode;
         let linears = [self.get(None, Role::Q)?, self.get(None, Role::K)?, self.get(None, Role::V)?];
@@ -166,25 +167,35 @@ impl Block {
             q = rope.rotate(&q, spec.head_dim, mode)?;
             k = rope.rotate(&k, spec.head_dim, mode)?;
         }
-        let mapped = match &self.kv {
-            Some(map) => {
-                let view = (k.dim(0)?, spec.kv_heads, spec.head_dim);
-                let flat = |t: Tensor| t.reshape((view.0, spec.kv_width()));
-                Some((flat(map.keys(&k.reshape(view)?)?)?, flat(map.values(&v.reshape(view)?)?)?))
-            }
-            None => None,
-        };
-        let now = KvPast { exact: (k, v), mapped };
+        let mut kv = vec![k, v];
+        if let Some(map) = &self.kv {
+            let view = (q.dim(0)?, spec.kv_heads, spec.head_dim);
+            let flat = |t: Tensor| t.reshape((view.0, spec.kv_width()));
+            let (k, v) = (map.keys(&kv[0].reshape(view)?)?, map.values(&kv[1].reshape(view)?)?);
+            kv.extend([flat(k)?, flat(v)?]);
+        }
         let residual = self.kv.as_ref().map_or(0, |m| m.residual());
-        let past = match cache {
-            Some((cache, b)) => cache.append(b, now)?,
-            None => &now,
+        let attend = |q: &Tensor, kv: &[Tensor], spans: &[Span]| -> Result<Tensor> {
+            let mapped = kv.get(2).zip(kv.get(3)).map(|(k, v)| (k, v, residual));
+            Ok(attend(spec, q, &Kv { exact: (&kv[0], &kv[1]), mapped }, spans, mode)?)
         };
-        let kv = Kv {
-            exact: (&past.exact.0, &past.exact.1),
-            mapped: past.mapped.as_ref().map(|(k, v)| (k, v, residual)),
+        let out = match caches {
+            None => attend(&q, &kv, &pass.spans)?,
+            // Each sequence's keys are where its cache keeps them: they are read there, not packed for each step.
+            Some((caches, block)) => {
+                let one = |(cache, s): (&mut Cache, &Span)| {
+                    let own = |t: &Tensor| t.narrow(0, s.query, s.queries);
+                    let new = kv.iter().map(own).collect::<candle_core::Result<Vec<_>>>()?;
+                    let all = cache.append(block, &new)?;
+                    attend(&own(&q)?, &all, &[Span { query: 0, key: 0, ..*s }])
+                };
+                let parts: Result<Vec<Tensor>> = match mode.fused() {
+                    true => caches.par_iter_mut().zip(&pass.spans).map(one).collect(),
+                    false => caches.iter_mut().zip(&pass.spans).map(one).collect(),
+                };
+                Tensor::cat(&parts?, 0)?
+            }
         };
-        let out = attend(spec, &q, &kv, &pass.spans, mode)?;
         self.get(None, Role::O)?.forward(&out, pass)
     }
 

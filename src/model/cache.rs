@@ -11,19 +11,44 @@ pub struct Cache {
 }
 
 /// One block's.
-pub(super) enum Past {
-    /// Attention's, `[tokens, kv_heads * head_dim]`.
-    Kv(KvPast),
+enum Past {
+    /// Attention's: exact keys and values, then those that a [`KvMap`](super::seam::KvMap) gives back, if any.
+    Kv(Vec<Rows>),
     /// A state-space mixer's.
     State(State),
 }
 
-/// Keys and values.
-pub(super) struct KvPast {
-    /// As computed.
-    pub exact: (Tensor, Tensor),
-    /// As a [`KvMap`](super::seam::KvMap) gives them back.
-    pub mapped: Option<(Tensor, Tensor)>,
+/// A matrix that grows by rows. Its room doubles, so that a row is copied a few times, not at every step; and it
+/// is its own, so that no packed pass is kept alive by one sequence.
+struct Rows {
+    room: Tensor,
+    len: usize,
+}
+
+impl Rows {
+    fn new(rows: &Tensor) -> Result<Self> {
+        let mut new = Self { room: rows.zeros_like()?, len: 0 };
+        new.push(rows)?;
+        Ok(new)
+    }
+
+    fn push(&mut self, rows: &Tensor) -> Result<()> {
+        let (more, width) = rows.dims2()?;
+        let len = self.len + more;
+        if len > self.room.dim(0)? {
+            let room = Tensor::zeros((len.next_power_of_two(), width), rows.dtype(), rows.device())?;
+            room.slice_set(&self.get()?, 0, 0)?;
+            self.room = room;
+        }
+        self.room.slice_set(&rows.contiguous()?, 0, self.len)?;
+        self.len = len;
+        Ok(())
+    }
+
+    /// A view.
+    fn get(&self) -> Result<Tensor> {
+        Ok(self.room.narrow(0, 0, self.len)?)
+    }
 }
 
 /// What a state-space mixer knows of the tokens before.
@@ -36,24 +61,17 @@ pub(super) struct State {
 }
 
 impl Cache {
-    /// Adds keys and values of new tokens to a block's, and gives all of them.
-    pub(super) fn append(&mut self, block: usize, now: KvPast) -> Result<&KvPast> {
-        let join = |a: &(Tensor, Tensor), b: &(Tensor, Tensor)| -> Result<(Tensor, Tensor)> {
-            Ok((Tensor::cat(&[&a.0, &b.0], 0)?, Tensor::cat(&[&a.1, &b.1], 0)?))
-        };
+    /// Adds rows of new tokens to each of a block's matrices, and gives all rows of each.
+    pub(super) fn append(&mut self, block: usize, new: &[Tensor]) -> Result<Vec<Tensor>> {
         match self.blocks.get_mut(block) {
-            Some(Past::Kv(past)) => {
-                past.exact = join(&past.exact, &now.exact)?;
-                past.mapped = match (&past.mapped, &now.mapped) {
-                    (Some(a), Some(b)) => Some(join(a, b)?),
-                    _ => None,
-                };
+            Some(Past::Kv(past)) if past.len() == new.len() => {
+                past.iter_mut().zip(new).try_for_each(|(rows, new)| rows.push(new))?;
             }
-            Some(Past::State(_)) => bail!("a cache made by another model"),
-            None => self.push(block, Past::Kv(now))?,
+            Some(_) => bail!("a cache made by another model"),
+            None => self.push(block, Past::Kv(new.iter().map(Rows::new).collect::<Result<_>>()?))?,
         }
         match self.blocks.get(block) {
-            Some(Past::Kv(past)) => Ok(past),
+            Some(Past::Kv(past)) => past.iter().map(Rows::get).collect(),
             _ => bail!("a cache is filled block by block"),
         }
     }

@@ -181,20 +181,22 @@ impl Decoder {
         self.spec.embed.positions.map(|p| p.rows.saturating_sub(p.first))
     }
 
-    /// Hidden states before the head, `[tokens, width]`, in the batch's order. With a cache, the batch is one sequence
-    /// that goes on where the cache ends.
+    /// Hidden states before the head, `[tokens, width]`, in the batch's order. With caches, one a sequence, each
+    /// goes on where its cache ends.
     pub fn hidden(
         &self,
         batch: &Batch,
-        mut cache: Option<&mut Cache>,
+        mut caches: Option<&mut [Cache]>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<Tensor> {
-        let past = cache.as_ref().map_or(0, |c| c.len);
         ensure!(!batch.tokens.is_empty(), "an empty batch");
-        ensure!(cache.is_none() || batch.lengths.len() == 1, "a cache holds one sequence");
+        let sequences = batch.lengths.len();
+        let past: Vec<usize> =
+            caches.as_ref().map_or_else(|| vec![0; sequences], |c| c.iter().map(|c| c.len).collect());
+        ensure!(past.len() == sequences, "{} caches for {sequences} sequences", past.len());
         let mut start = 0;
-        let mut spans = Vec::with_capacity(batch.lengths.len());
-        for &len in &batch.lengths {
+        let mut spans = Vec::with_capacity(sequences);
+        for (&len, past) in batch.lengths.iter().zip(past) {
             spans.push(Span { query: start, queries: len, key: start, keys: past + len });
             start += len;
         }
@@ -211,7 +213,7 @@ impl Decoder {
         let mut pass = Pass { mode: self.mode, spans, ropes: Vec::new(), observer };
         let mut x = self.embedding(batch, &mut pass)?;
         for (b, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, &mut pass, cache.as_deref_mut().map(|c| (c, b)))?;
+            x = block.forward(&x, &mut pass, caches.as_deref_mut().map(|c| (c, b)))?;
         }
         if let Some(norm) = &self.norm {
             x = norm.forward(&x, self.mode)?;
@@ -219,8 +221,8 @@ impl Decoder {
         if let Some(project) = self.ends.get(&Role::ProjectOut) {
             x = project.forward(&x, &mut pass)?;
         }
-        if let Some(cache) = cache {
-            cache.len += batch.tokens.len();
+        for (cache, len) in caches.into_iter().flatten().zip(&batch.lengths) {
+            cache.len += len;
         }
         Ok(x)
     }

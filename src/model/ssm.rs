@@ -46,6 +46,16 @@ struct Flat {
     d: Vec<f32>,
 }
 
+/// What each sequence's cache knows; `None` without caches.
+#[derive(Clone, Copy)]
+struct Pasts<'a>(Option<&'a [Option<State>]>);
+
+impl<'a> Pasts<'a> {
+    fn of(self, sequence: usize) -> Option<&'a State> {
+        self.0?.get(sequence)?.as_ref()
+    }
+}
+
 /// The linears of a mixer; Mamba 2 has no `x` and `dt`.
 pub(super) struct Linears<'a> {
     pub into: &'a Linear,
@@ -125,14 +135,14 @@ impl Ssm {
         )
     }
 
-    /// `[tokens, hidden]` to the same shape. With a cache, one sequence that goes on where the cache ends.
+    /// `[tokens, hidden]` to the same shape. With caches, one a sequence, each goes on where its cache ends.
     pub(super) fn forward(
         &self,
         spec: &SsmSpec,
         linears: &Linears,
         x: &Tensor,
         pass: &mut Pass,
-        cache: Option<(&mut Cache, usize)>,
+        caches: Option<(&mut [Cache], usize)>,
     ) -> Result<Tensor> {
         let mode = pass.mode;
         let (inner, n) = (spec.inner, spec.state);
@@ -146,11 +156,12 @@ impl Ssm {
                 Some(all.narrow(1, inner + width, heads)?),
             ),
         };
-        let past = cache.as_ref().and_then(|(c, b)| c.state(*b)).cloned();
+        let past = caches.as_ref().map(|(c, b)| c.iter().map(|c| c.state(*b).cloned()).collect::<Vec<_>>());
+        let past = Pasts(past.as_deref());
         let gate = gate.contiguous()?;
         let values = values.contiguous()?;
         let u = ops::activate(
-            &mode.precision.round(self.convolve(spec, &values, &pass.spans, &past, mode)?)?,
+            &mode.precision.round(self.convolve(spec, &values, &pass.spans, past, mode)?)?,
             Act::Silu,
             mode,
         )?;
@@ -174,13 +185,15 @@ impl Ssm {
             }
             (SsmKind::Mamba2 { .. }, None) => anyhow::bail!("Mamba 2 without a time step"),
         };
-        let (y, state) = match mode.fused() {
-            true => self.scan(spec, &u, &dt, &b, &c, &pass.spans, &past)?,
-            false => self.scan_by_steps(spec, &u, &dt, &b, &c, &pass.spans, &past)?,
+        let (y, states) = match mode.fused() {
+            true => self.scan(spec, &u, &dt, &b, &c, &pass.spans, past)?,
+            false => self.scan_by_steps(spec, &u, &dt, &b, &c, &pass.spans, past)?,
         };
-        if let Some((cache, block)) = cache {
-            let tail = self.tail(spec, &values, &past)?;
-            cache.set_state(block, State { tail, state })?;
+        if let Some((caches, block)) = caches {
+            for (i, ((cache, s), state)) in caches.iter_mut().zip(&pass.spans).zip(states).enumerate() {
+                let tail = self.tail(spec, &values.narrow(0, s.query, s.queries)?, past.of(i))?;
+                cache.set_state(block, State { tail, state })?;
+            }
         }
         let y = mode.precision.round(y)?;
         let gated = match self.norms.is_empty() {
@@ -206,15 +219,15 @@ impl Ssm {
         spec: &SsmSpec,
         x: &Tensor,
         spans: &[Span],
-        past: &Option<State>,
+        past: Pasts,
         mode: ops::Mode,
     ) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
         let taps = spec.conv;
         if !mode.fused() {
             let mut parts = Vec::new();
-            for s in spans {
-                let before = match past {
+            for (i, s) in spans.iter().enumerate() {
+                let before = match past.of(i) {
                     Some(p) => Tensor::from_slice(&p.tail, (taps - 1, width), x.device())?,
                     None => Tensor::zeros((taps - 1, width), x.dtype(), x.device())?,
                 };
@@ -234,15 +247,17 @@ impl Ssm {
         }
         let input = x.flatten_all()?.to_vec1::<f32>()?;
         let mut out = vec![0f32; tokens * width];
-        let first: Vec<usize> = spans.iter().flat_map(|s| std::iter::repeat_n(s.query, s.queries)).collect();
+        let own = |(i, s): (usize, &Span)| std::iter::repeat_n((i, s.query), s.queries);
+        let own: Vec<(usize, usize)> = spans.iter().enumerate().flat_map(own).collect();
         let flat = &self.flat;
         out.par_chunks_mut(width).enumerate().for_each(|(t, row)| {
+            let (sequence, first) = own[t];
             for (tap, back) in (0..taps).rev().enumerate() {
                 // The row `back` tokens ago: of this pass, of the cache, or nothing.
-                let from = match (t - first[t]).checked_sub(back) {
+                let from = match (t - first).checked_sub(back) {
                     Some(_) => &input[(t - back) * width..][..width],
-                    None => match past {
-                        Some(p) => &p.tail[(taps - 1 - (back - (t - first[t]))) * width..][..width],
+                    None => match past.of(sequence) {
+                        Some(p) => &p.tail[(taps - 1 - (back - (t - first))) * width..][..width],
                         None => continue,
                     },
                 };
@@ -256,7 +271,7 @@ impl Ssm {
     }
 
     /// The last `conv - 1` inputs of the convolution, the cache's among them.
-    fn tail(&self, spec: &SsmSpec, x: &Tensor, past: &Option<State>) -> Result<Vec<f32>> {
+    fn tail(&self, spec: &SsmSpec, x: &Tensor, past: Option<&State>) -> Result<Vec<f32>> {
         let (tokens, width) = x.dims2()?;
         let keep = (spec.conv - 1) * width;
         let mut all = match past {
@@ -268,8 +283,8 @@ impl Ssm {
         Ok(all.split_off(all.len() - keep))
     }
 
-    /// The recurrence as one loop a channel, in parallel over channels: `y [tokens, inner]`, and the state after the last
-    /// token.
+    /// The recurrence as one loop a channel, in parallel over channels: `y [tokens, inner]`, and with caches the
+    /// state after each sequence's last token.
     #[allow(clippy::too_many_arguments)]
     fn scan(
         &self,
@@ -279,8 +294,8 @@ impl Ssm {
         b: &Tensor,
         c: &Tensor,
         spans: &[Span],
-        past: &Option<State>,
-    ) -> Result<(Tensor, Vec<f32>)> {
+        past: Pasts,
+    ) -> Result<(Tensor, Vec<Vec<f32>>)> {
         let (tokens, inner) = u.dims2()?;
         let n = spec.state;
         let columns = |x: &Tensor| x.t()?.contiguous()?.flatten_all()?.to_vec1::<f32>();
@@ -289,35 +304,39 @@ impl Ssm {
         let groups = b.len() / (tokens * n);
         let arch = pulp::Arch::new();
         let mut y = vec![0f32; inner * tokens];
-        let mut states = match past {
-            Some(p) => p.state.clone(),
-            None => vec![0f32; inner * n],
-        };
+        // [inner, sequences, state]; without caches one that each sequence begins anew.
+        let kept = past.0.map_or(1, <[_]>::len);
+        let mut states = vec![0f32; inner * kept * n];
         let flat = &self.flat;
-        y.par_chunks_mut(tokens).zip(states.par_chunks_mut(n)).enumerate().for_each(|(ch, (y, state))| {
-            arch.dispatch(|| {
-                let (a, d) = (&flat.a[ch * n..][..n], flat.d[ch]);
-                let group = ch * groups / inner;
-                for (i, s) in spans.iter().enumerate() {
-                    if i > 0 {
-                        state.fill(0.);
-                    }
-                    for t in s.query..s.query + s.queries {
-                        let (u, dt) = (u_all[ch * tokens + t], dt_all[ch * tokens + t]);
-                        let at = (t * groups + group) * n;
-                        let (b, c) = (&b[at..at + n], &c[at..at + n]);
-                        let mut sum = 0.;
-                        for j in 0..n {
-                            state[j] = exp(dt * a[j]) * state[j] + dt * b[j] * u;
-                            sum += state[j] * c[j];
+        y.par_chunks_mut(tokens).zip(states.par_chunks_mut(kept * n)).enumerate().for_each(
+            |(ch, (y, states))| {
+                arch.dispatch(|| {
+                    let (a, d) = (&flat.a[ch * n..][..n], flat.d[ch]);
+                    let group = ch * groups / inner;
+                    for (i, s) in spans.iter().enumerate() {
+                        let state = &mut states[i % kept * n..][..n];
+                        match past.of(i) {
+                            Some(p) => state.copy_from_slice(&p.state[ch * n..][..n]),
+                            None => state.fill(0.),
                         }
-                        y[t] = sum + d * u;
+                        for t in s.query..s.query + s.queries {
+                            let (u, dt) = (u_all[ch * tokens + t], dt_all[ch * tokens + t]);
+                            let at = (t * groups + group) * n;
+                            let (b, c) = (&b[at..at + n], &c[at..at + n]);
+                            let mut sum = 0.;
+                            for j in 0..n {
+                                state[j] = exp(dt * a[j]) * state[j] + dt * b[j] * u;
+                                sum += state[j] * c[j];
+                            }
+                            y[t] = sum + d * u;
+                        }
                     }
-                }
-            });
-        });
+                });
+            },
+        );
         let y = Tensor::from_vec(y, (inner, tokens), u.device())?.t()?.contiguous()?;
-        Ok((y, states))
+        let of = |i: usize| states.chunks(kept * n).flat_map(|c| c[i * n..][..n].iter().copied()).collect();
+        Ok((y, past.0.map_or_else(Vec::new, |p| (0..p.len()).map(of).collect())))
     }
 
     /// The same as a chain of candle operations, a step a token.
@@ -330,8 +349,8 @@ impl Ssm {
         b: &Tensor,
         c: &Tensor,
         spans: &[Span],
-        past: &Option<State>,
-    ) -> Result<(Tensor, Vec<f32>)> {
+        past: Pasts,
+    ) -> Result<(Tensor, Vec<Vec<f32>>)> {
         let (tokens, inner) = u.dims2()?;
         let n = spec.state;
         let device = u.device();
@@ -355,9 +374,9 @@ impl Ssm {
         let (b, c) = (spread(b)?, spread(c)?);
         let mut outs = Vec::with_capacity(tokens);
         let zero = Tensor::zeros((inner, n), u.dtype(), device)?;
-        let mut state = zero.clone();
-        for s in spans {
-            state = match past {
+        let mut states = Vec::new();
+        for (i, s) in spans.iter().enumerate() {
+            let mut state = match past.of(i) {
                 Some(p) => Tensor::from_slice(&p.state, (inner, n), device)?,
                 None => zero.clone(),
             };
@@ -368,9 +387,11 @@ impl Ssm {
                 state = (kept + added)?;
                 outs.push(((&state * c.get(t)?)?.sum(D::Minus1)? + (&d * u)?)?);
             }
+            if past.0.is_some() {
+                states.push(state.detach().flatten_all()?.to_vec1::<f32>()?);
+            }
         }
-        let state = state.detach().flatten_all()?.to_vec1::<f32>()?;
-        Ok((Tensor::stack(&outs, 0)?, state))
+        Ok((Tensor::stack(&outs, 0)?, states))
     }
 }
 

@@ -260,7 +260,7 @@ fn pool_name(task: &Found) -> String {
 
 fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {
     let of = || crate::eval::METRICS.iter().filter(|m| m.of.contains(&kind)).map(|m| m.name);
-    if of().any(|m| m == name) {
+    if crate::eval::metrics::metric(name).is_some_and(|m| m.of.contains(&kind)) {
         return Ok(());
     }
     mistake!(

@@ -2,8 +2,9 @@
 //!
 //! Sequences are packed one after another, without padding, into passes of about [`PACK`] tokens, and the head runs on
 //! scored positions only. Neither can move a bit of a score (`tests/engine.rs`).
+use super::generate;
 use crate::{
-    eval::{Lm, Logits, Sequence},
+    eval::{Lm, Logits, Next, Sequence},
     mistake,
     model::{
         decoder::{Batch, Decoder},
@@ -16,6 +17,8 @@ use tokenizers::Tokenizer;
 
 /// Tokens of one pass.
 pub const PACK: usize = 4096;
+pub(super) const OVERFLOW: &str =
+    "logits are not finite: a value overflowed on the way (in fp16, beyond 65504)";
 /// Numbers of one block of logits: 256 MB.
 const LOGITS: usize = 64 << 20;
 
@@ -26,6 +29,7 @@ pub struct Words<'a> {
     special: Special,
     vocab: usize,
     context: usize,
+    opened: &'a Opened,
 }
 
 impl<'a> Words<'a> {
@@ -37,6 +41,7 @@ impl<'a> Words<'a> {
             special: opened.special,
             vocab: spec.vocab,
             context: spec.context,
+            opened,
         }
     }
 
@@ -61,6 +66,17 @@ impl<'a> Words<'a> {
 
     fn end(&self) -> Option<u32> {
         self.special.eos.or(self.special.bos)
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.tokenizer.decode(tokens, true).map_err(anyhow::Error::msg)
+    }
+
+    /// The checkpoint's, and the tokenizer's own.
+    fn ends(&self) -> Result<Vec<u32>> {
+        let mut ends = self.opened.generation()?.eos;
+        ends.extend(self.special.eos.filter(|e| !ends.contains(e)));
+        Ok(ends)
     }
 }
 
@@ -94,8 +110,18 @@ impl Lm for Counter<'_> {
     fn end(&self) -> Option<u32> {
         self.words.end()
     }
+    fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.words.decode(tokens)
+    }
+    fn ends(&self) -> Result<Vec<u32>> {
+        self.words.ends()
+    }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
         self.tokens += all.iter().map(|s| s.input().len()).sum::<usize>();
+        Ok(())
+    }
+    fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, _: &mut Next) -> Result<()> {
+        self.tokens += prompts.iter().map(|p| p.len() + limit).sum::<usize>();
         Ok(())
     }
 }
@@ -145,10 +171,7 @@ impl<'a> Engine<'a> {
             let count = rows.len();
             let scored = hidden.index_select(&Tensor::from_vec(rows, count, hidden.device())?, 0)?;
             let logits = self.decoder.logits(&scored)?.flatten_all()?.to_vec1::<f32>()?;
-            ensure!(
-                logits.iter().all(|x| x.is_finite()),
-                "logits are not finite: a value overflowed on the way (in fp16, beyond 65504)"
-            );
+            ensure!(logits.iter().all(|x| x.is_finite()), OVERFLOW);
             let mut row = 0;
             for (i, s) in sequences[start..end].iter().enumerate() {
                 let len = s.rows().len();
@@ -177,6 +200,12 @@ impl Lm for Engine<'_> {
     fn end(&self) -> Option<u32> {
         self.words.end()
     }
+    fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.words.decode(tokens)
+    }
+    fn ends(&self) -> Result<Vec<u32>> {
+        self.words.ends()
+    }
 
     fn score(
         &mut self,
@@ -203,5 +232,10 @@ impl Lm for Engine<'_> {
             start = end;
         }
         Ok(())
+    }
+
+    fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, next: &mut Next) -> Result<()> {
+        let this = &*self;
+        generate::run(this.decoder, this.pack, prompts, limit, &mut |i, logits| next(this, i, logits))
     }
 }

@@ -2,6 +2,7 @@
 //! [`run`] runs it, and [`engine`] is the model that evaluators ask.
 pub mod config;
 pub mod engine;
+mod generate;
 pub mod plan;
 pub mod run;
 pub mod sweep;

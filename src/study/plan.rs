@@ -123,7 +123,8 @@ fn identity(
 
 /// A task as records keep it.
 pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
-    let metrics = task.task.metrics.iter().filter_map(|name| crate::eval::metrics::metric(name));
+    let of = |name: &String| Some((name.clone(), crate::eval::metrics::metric(name)?));
+    let metrics = task.task.metrics.iter().filter_map(of);
     TaskInfo {
         suite: task.suite.clone(),
         name: task.name.clone(),
@@ -133,7 +134,7 @@ pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
         protocol: task.task.protocol(),
         data: items.hash.clone(),
         metrics: metrics
-            .map(|m| MetricInfo { name: m.name.into(), higher_is_better: m.higher_is_better, scale: m.scale })
+            .map(|(name, m)| MetricInfo { name, higher_is_better: m.higher_is_better, scale: m.scale })
             .collect(),
     }
 }

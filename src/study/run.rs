@@ -5,7 +5,7 @@ use super::{
     plan::{Cell, Plan, task_info},
 };
 use crate::{
-    eval::{self, Lm, Outcomes, choice, cloze, divergence, metrics, perplexity},
+    eval::{self, Lm, Outcomes, choice, cloze, divergence, generate, metrics, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
     model::{load::Opened, spec::DecoderSpec},
@@ -108,7 +108,7 @@ pub fn run(
                         let words = Words::of(opened);
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
-                        evaluate(&mut lm, &mut reference, study.limit, task, items)
+                        evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items)
                             .with_context(|| format!("`{}`", task.label))
                             .map(Some)
                     }
@@ -195,7 +195,7 @@ fn recipe_info(recipe: &Recipe, sizes: Option<Sizes>) -> RecipeInfo {
 pub fn evaluate(
     lm: &mut dyn Lm,
     reference: &mut dyn Lm,
-    limit: Option<usize>,
+    (limit, seed): (Option<usize>, u64),
     task: &Found,
     items: &Items,
 ) -> Result<Outcomes> {
@@ -218,7 +218,17 @@ pub fn evaluate(
         }
         Ask::Choice(c) => choice::run(lm, &requests::questions(said, items, limit)?, c.profile),
         Ask::Cloze(c) => cloze::run(lm, &requests::blanks(said, items, limit)?, c.profile),
+        Ask::Generate(g) => {
+            let rows = requests::rows(said, items, limit)?;
+            let full = asks_full(task).then_some(reference);
+            generate::run(lm, full, &super::generate::questions(g, rows.iter())?, g, seed)
+        }
     }
+}
+
+/// Whether a task's answers are shown to full precision too.
+fn asks_full(task: &Found) -> bool {
+    task.task.metrics.iter().any(|m| generate::OF_FULL.contains(&m.as_str()))
 }
 
 /// Metrics of a cell, and its items with what each contributed.
@@ -231,19 +241,18 @@ fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value
         .collect::<Result<_>>()?;
     let all: Vec<eval::Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
     let mut values = BTreeMap::new();
-    for metric in names.iter().filter_map(|n| metrics::metric(n)) {
-        let shares: Vec<stats::Share> = all.iter().filter_map(metric.share).collect();
+    for (name, metric) in names.iter().filter_map(|n| Some((n, metrics::metric(n)?))) {
+        let shares: Vec<stats::Share> = all.iter().filter_map(|o| metrics::share(name, o)).collect();
         ensure!(
             shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
-            "metric `{}` is not finite on every item",
-            metric.name
+            "metric `{name}` is not finite on every item"
         );
         for (item, share) in items.iter_mut().zip(&shares) {
-            item.shares.insert(metric.name.into(), *share);
+            item.shares.insert(name.clone(), *share);
         }
         // Absent is absent: windows have no words.
         let Some(e) = stats::ratio(&shares, metric.scale) else { continue };
-        ensure!(e.value.is_finite(), "metric `{}` is {}", metric.name, e.value);
+        ensure!(e.value.is_finite(), "metric `{name}` is {}", e.value);
         let stderr_iid = (metric.name == "perplexity").then(|| metrics::independent_stderr(&all)).flatten();
         let value = Value {
             value: e.value,
@@ -251,7 +260,7 @@ fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value
             stderr_iid: stderr_iid.filter(|s| s.is_finite()),
             n: e.n,
         };
-        values.insert(metric.name.to_string(), value);
+        values.insert(name.clone(), value);
     }
     Ok((values, items))
 }
@@ -277,8 +286,9 @@ pub fn count(
 ) -> Result<Load> {
     let words = Words::of(opened);
     let (mut lm, mut reference) = (Counter::new(words), Counter::new(words));
-    evaluate(&mut lm, &mut reference, limit, task, items).with_context(|| format!("`{}`", task.label))?;
-    let twice = if matches!(task.task.ask, Ask::Divergence(_)) { 2. } else { 1. };
+    evaluate(&mut lm, &mut reference, (limit, 0), task, items)
+        .with_context(|| format!("`{}`", task.label))?;
+    let twice = if matches!(task.task.ask, Ask::Divergence(_)) || asks_full(task) { 2. } else { 1. };
     let tokens = lm.tokens as f64 * twice;
     let spec = &opened.spec;
     Ok(Load {

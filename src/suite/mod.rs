@@ -2,8 +2,10 @@
 pub mod clean;
 pub mod data;
 pub mod fewshot;
+pub mod filter;
 pub mod find;
 mod footer;
+pub mod generate;
 mod parquet;
 pub mod python;
 pub mod requests;

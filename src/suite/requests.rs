@@ -65,6 +65,16 @@ fn one(texts: &[String], i: usize) -> &String {
     &texts[if texts.len() == 1 { 0 } else { i }]
 }
 
+/// The items of a task as its templates see them: fields made, texts repaired.
+pub fn rows(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Value>> {
+    let rows = Rows::new(task)?;
+    let one = |i: usize| match items.parts.iter().find(|p| p.rows.contains(&i)) {
+        Some(part) => rows.prepare(&items.rows[i], part).with_context(|| format!("item {}", i + 1)),
+        None => mistake!("there are {} items", items.rows.len()),
+    };
+    items.picked(limit).map(one).collect()
+}
+
 /// The texts of a perplexity or divergence task's items.
 pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<String>> {
     let (rows, template) = (Rows::new(task)?, Template::new("text", template)?);

@@ -1,6 +1,7 @@
 //! What a task file says.
 use super::{
     clean::{Clean, Cleaner},
+    generate::Generate,
     rows::{self, Layout},
     template::Template,
 };
@@ -214,6 +215,8 @@ pub enum Ask {
     Cloze(Cloze),
     /// How far is the quantized model's distribution from full precision's, token by token?
     Divergence(Divergence),
+    /// What does the model write?
+    Generate(Generate),
 }
 
 impl Data {
@@ -253,6 +256,7 @@ impl Ask {
             Ask::Choice(_) => "choice",
             Ask::Cloze(_) => "cloze",
             Ask::Divergence(_) => "divergence",
+            Ask::Generate(_) => "generate",
         }
     }
 }
@@ -414,12 +418,15 @@ impl Task {
         let window = match &task.ask {
             Ask::Perplexity(p) => p.window,
             Ask::Divergence(d) => d.window,
-            Ask::Choice(_) | Ask::Cloze(_) => None,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => None,
         };
         if window.is_some_and(|w| w < 2) {
             mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
         }
         task.check_data().blame(format!("`{label}`"))?;
+        if let Ask::Generate(g) = &task.ask {
+            g.check(label, &task.metrics)?;
+        }
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
         }
@@ -500,6 +507,7 @@ impl Task {
         match &self.ask {
             Ask::Perplexity(p) => all.push(("text", &p.text)),
             Ask::Divergence(d) => all.push(("text", &d.text)),
+            Ask::Generate(g) => all.extend(g.templates()),
             Ask::Choice(c) => {
                 all.push(("description", &c.description));
                 let single =
@@ -544,6 +552,7 @@ impl Task {
             Ask::Divergence(d) => cut(d.protocol, d.window),
             Ask::Choice(c) => format!("log-likelihood of each ending; {}{shots}", profile(c.profile)),
             Ask::Cloze(c) => format!("log-likelihood of what comes next; {}{shots}", profile(c.profile)),
+            Ask::Generate(g) => format!("{}; {}", g.protocol(), profile(g.profile)),
         }
     }
 }

@@ -1,0 +1,127 @@
+//! Generation on the decoder's caches: many sequences at once, each a token a pass.
+//!
+//! A prompt enters as soon as there is room, in one pass with the steps of those that are on their way; a
+//! sequence that has ended leaves at once. What a sequence sees is its own cache alone, and rows of a product
+//! do not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
+use crate::{
+    eval::generate::Question,
+    mistake,
+    model::{
+        decoder::{Batch, Cache, Decoder},
+        spec::Mixer,
+    },
+    suite::{generate::Generate, template::Template},
+};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use serde_json::Value;
+use std::ops::ControlFlow;
+
+/// A task's questions, rendered.
+pub(super) fn questions<'a>(
+    settings: &Generate,
+    rows: impl Iterator<Item = &'a Value>,
+) -> Result<Vec<Question>> {
+    let prompt = Template::new("prompt", &settings.prompt)?;
+    let gold = settings.gold.as_deref().map(|g| Template::new("gold", g)).transpose()?;
+    let text = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        Value::Number(n) => Ok(n.to_string()),
+        other => mistake!("`gold` gives {other}, which is no text"),
+    };
+    let one = |row: &Value| -> Result<Question> {
+        let gold = match gold.as_ref().map(|g| g.value(row)).transpose()? {
+            Some(Value::Array(list)) => list.into_iter().map(text).collect::<Result<_>>()?,
+            Some(value) => vec![text(value)?],
+            None => Vec::new(),
+        };
+        Ok(Question { prompt: prompt.text(row)?, gold })
+    };
+    rows.enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
+}
+
+/// Sequences at once, at most: more rows make a product no quicker, and each keeps its past.
+const AT_ONCE: usize = 64;
+/// Bytes of all their pasts, about: 1 GB; one sequence may have more.
+const CACHES: usize = 1 << 30;
+
+/// A sequence on its way.
+struct Going {
+    index: usize,
+    /// What the next pass reads: the prompt, then the token that came last.
+    input: Vec<u32>,
+    /// Tokens so far.
+    count: usize,
+    bytes: usize,
+}
+
+/// Goes on from every prompt. `next` sees a sequence's logits and says what comes, or that it has ended.
+pub(super) fn run(
+    decoder: &Decoder,
+    pack: usize,
+    prompts: &[Vec<u32>],
+    limit: usize,
+    next: &mut dyn FnMut(usize, &[f32]) -> Result<ControlFlow<(), u32>>,
+) -> Result<()> {
+    let (fixed, each) = bytes(decoder);
+    let mut waiting = prompts.iter().enumerate().peekable();
+    let (mut going, mut caches): (Vec<Going>, Vec<Cache>) = (Vec::new(), Vec::new());
+    loop {
+        let mut held: usize = going.iter().map(|g| g.bytes).sum();
+        let mut tokens = going.len();
+        while let Some(&(index, prompt)) = waiting.peek() {
+            ensure!(!prompt.is_empty(), "prompt {index} has no token");
+            let bytes = fixed + each * (prompt.len() + limit);
+            let fits =
+                going.len() < AT_ONCE && tokens + prompt.len() <= pack.max(AT_ONCE) && held + bytes <= CACHES;
+            if limit == 0 || !(fits || going.is_empty()) {
+                break;
+            }
+            held += bytes;
+            tokens += prompt.len();
+            going.push(Going { index, input: prompt.clone(), count: 0, bytes });
+            caches.push(Cache::default());
+            waiting.next();
+        }
+        if going.is_empty() {
+            return Ok(());
+        }
+        let hidden = decoder.hidden(
+            &Batch::new(going.iter().map(|g| g.input.as_slice())),
+            Some(caches.as_mut_slice()),
+            None,
+        )?;
+        let mut end = 0;
+        let last = going.iter().map(|g| {
+            end += g.input.len();
+            end as u32 - 1
+        });
+        let last = Tensor::from_iter(last.collect::<Vec<_>>(), hidden.device())?;
+        let vocab = decoder.spec.vocab;
+        let logits = decoder.logits(&hidden.index_select(&last, 0)?)?.flatten_all()?.to_vec1::<f32>()?;
+        ensure!(logits.iter().all(|x| x.is_finite()), super::engine::OVERFLOW);
+        let mut kept = Vec::with_capacity(going.len());
+        for (g, row) in going.iter_mut().zip(logits.chunks_exact(vocab)) {
+            g.count += 1;
+            kept.push(match next(g.index, row)? {
+                ControlFlow::Continue(token) => {
+                    g.input = vec![token];
+                    g.count < limit
+                }
+                ControlFlow::Break(()) => false,
+            });
+        }
+        let mut stays = kept.iter();
+        going.retain(|_| stays.next() == Some(&true));
+        let mut stays = kept.iter();
+        caches.retain(|_| stays.next() == Some(&true));
+    }
+}
+
+/// Bytes of a sequence's past: of its own, and a token.
+fn bytes(decoder: &Decoder) -> (usize, usize) {
+    decoder.blocks.iter().fold((0, 0), |(fixed, each), block| match &block.spec.mixer {
+        Mixer::Attention(a) => (fixed, each + 4 * a.kv_width() * if block.kv.is_some() { 4 } else { 2 }),
+        Mixer::Ssm(s) => (fixed + 4 * (s.inner * s.state + s.channels() * s.conv), each),
+    })
+}

@@ -1,0 +1,300 @@
+//! What is done to generated answers before they are compared: a closed list, named as in
+//! lm-evaluation-harness.
+//!
+//! Expressions are Python's: they look around, and what Python and Rust read differently is rewritten. One
+//! that takes for ever is an error.
+use crate::mistake;
+use anyhow::{Context, Result};
+use fancy_regex::{Captures, Regex};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A named chain of steps over an item's answers, one a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// A metric of its own has it: `exact_match:NAME`.
+    pub name: String,
+    /// In order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// What an expression finds.
+    Regex(Find),
+    /// Every match of each expression goes.
+    Remove(Vec<String>),
+    /// White space at both ends goes.
+    RemoveWhitespace,
+    /// To lower case.
+    Lowercase,
+    /// To upper case.
+    Uppercase,
+    /// A word for a word.
+    Map(Words),
+    /// The first sample alone.
+    TakeFirst,
+    /// So many.
+    TakeFirstK(usize),
+    /// The answer that comes most often, the first of equals.
+    MajorityVote,
+}
+
+/// See [`Step::Regex`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Find {
+    /// With one group, its text; with several, the first that is not empty; with none, the whole match.
+    pub pattern: String,
+    /// Which match: 0 is the first, -1 the last.
+    #[serde(default)]
+    pub pick: i64,
+    /// Where there is none.
+    #[serde(default = "invalid")]
+    pub fallback: String,
+}
+
+/// See [`Step::Map`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// Answer to answer.
+    pub to: BTreeMap<String, String>,
+    /// For all others.
+    #[serde(default = "invalid")]
+    pub fallback: String,
+}
+
+/// When an answer is the gold one. Both sides are treated alike: expressions, then case, punctuation, digits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExactMatch {
+    /// Compared in lower case.
+    pub ignore_case: bool,
+    /// ASCII's goes.
+    pub ignore_punctuation: bool,
+    /// ASCII's digits go.
+    pub ignore_numbers: bool,
+    /// Every match of each goes, in order.
+    pub regexes_to_ignore: Vec<String>,
+}
+
+fn invalid() -> String {
+    "[invalid]".into()
+}
+
+/// A [`Filter`], its expressions compiled.
+pub struct Chain {
+    /// The filter's.
+    pub name: String,
+    steps: Vec<(Step, Vec<Expression>)>,
+}
+
+impl Chain {
+    /// Compiles; an expression that is none is an error.
+    pub fn new(filter: &Filter) -> Result<Self> {
+        let expressions = |step: &Step| match step {
+            Step::Regex(find) => Ok(vec![Expression::new(&find.pattern)?]),
+            Step::Remove(list) => list.iter().map(|p| Expression::new(p)).collect(),
+            Step::TakeFirstK(0) => mistake!("`take-first-k` is at least 1"),
+            _ => Ok(Vec::new()),
+        };
+        let steps = filter.steps.iter().map(|s| Ok((s.clone(), expressions(s)?))).collect::<Result<_>>();
+        Ok(Self { name: filter.name.clone(), steps: steps.with_context(|| filter.name.clone())? })
+    }
+
+    /// From an item's answers to those that count: one, where a step takes one.
+    pub fn apply(&self, mut answers: Vec<String>) -> Result<Vec<String>> {
+        for (step, expressions) in &self.steps {
+            match step {
+                Step::Regex(find) => {
+                    for a in &mut answers {
+                        *a = expressions[0].found(a, find)?;
+                    }
+                }
+                Step::Remove(_) => {
+                    for a in &mut answers {
+                        *a = expressions.iter().try_fold(std::mem::take(a), |a, e| e.remove(&a))?;
+                    }
+                }
+                Step::RemoveWhitespace => answers.iter_mut().for_each(|a| *a = strip(a).into()),
+                Step::Lowercase => answers.iter_mut().for_each(|a| *a = a.to_lowercase()),
+                Step::Uppercase => answers.iter_mut().for_each(|a| *a = a.to_uppercase()),
+                Step::Map(words) => {
+                    answers.iter_mut().for_each(|a| *a = words.to.get(a).unwrap_or(&words.fallback).clone())
+                }
+                Step::TakeFirst => answers.truncate(1),
+                Step::TakeFirstK(k) => answers.truncate(*k),
+                Step::MajorityVote => {
+                    let votes = |a: &String| answers.iter().filter(|b| *b == a).count();
+                    let winner =
+                        answers.iter().reduce(|best, a| if votes(a) > votes(best) { a } else { best });
+                    answers = winner.cloned().into_iter().collect();
+                }
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// An [`ExactMatch`], its expressions compiled.
+pub struct Same<'a>(&'a ExactMatch, Vec<Expression>);
+
+impl<'a> Same<'a> {
+    /// Compiles; an expression that is none is an error.
+    pub fn new(settings: &'a ExactMatch) -> Result<Self> {
+        let ignore = settings.regexes_to_ignore.iter().map(|p| Expression::new(p)).collect::<Result<_>>()?;
+        Ok(Self(settings, ignore))
+    }
+
+    /// Whether an answer is one of the gold ones.
+    pub fn any(&self, answer: &str, gold: &[String]) -> Result<bool> {
+        let answer = self.bare(answer)?;
+        for g in gold {
+            if self.bare(g)? == answer {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn bare(&self, text: &str) -> Result<String> {
+        let mut text = text.to_string();
+        for e in &self.1 {
+            text = e.remove(&text)?;
+        }
+        if self.0.ignore_case {
+            text = text.to_lowercase();
+        }
+        text.retain(|c| {
+            !(self.0.ignore_punctuation && c.is_ascii_punctuation()
+                || self.0.ignore_numbers && c.is_ascii_digit())
+        });
+        Ok(text)
+    }
+}
+
+/// Python's `str.strip`.
+fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\x1c'..='\x1f'))
+}
+
+/// One of Python's.
+struct Expression(Regex);
+
+impl Expression {
+    fn new(pattern: &str) -> Result<Self> {
+        match Regex::new(&python(pattern)) {
+            Ok(regex) => Ok(Self(regex)),
+            Err(e) => mistake!("regex `{pattern}`: {e}"),
+        }
+    }
+
+    /// Every match, as `re.finditer` gives them: an empty one may stand right behind another.
+    fn each<'t>(&self, text: &'t str, mut visit: impl FnMut(&Captures<'t>)) -> Result<()> {
+        let mut at = 0;
+        while at <= text.len() {
+            let found = self.0.captures_from_pos(text, at);
+            let found = found.with_context(|| format!("regex `{}` on {} bytes", self.0.as_str(), text.len()));
+            let Some((captures, whole)) = found?.and_then(|c| c.get(0).map(|m| (c, m))) else { break };
+            visit(&captures);
+            let step = text[whole.end()..].chars().next().map_or(1, char::len_utf8);
+            at = if whole.end() > whole.start() { whole.end() } else { whole.end() + step };
+        }
+        Ok(())
+    }
+
+    fn found(&self, text: &str, find: &Find) -> Result<String> {
+        let mut all: Vec<String> = Vec::new();
+        self.each(text, |captures| {
+            let group = |i| captures.get(i).map_or("", |m| m.as_str());
+            let text = match captures.len() {
+                1 => Some(group(0)),
+                2 => Some(group(1)),
+                n => (1..n).map(group).find(|g| !g.is_empty()),
+            };
+            all.push(text.map_or(find.fallback.clone(), |t| strip(t).into()));
+        })?;
+        let pick = if find.pick < 0 { all.len() as i64 + find.pick } else { find.pick };
+        let found = usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i));
+        Ok(found.unwrap_or_else(|| find.fallback.clone()))
+    }
+
+    fn remove(&self, text: &str) -> Result<String> {
+        let (mut kept, mut end) = (String::with_capacity(text.len()), 0);
+        self.each(text, |captures| {
+            if let Some(m) = captures.get(0) {
+                kept.push_str(&text[end..m.start()]);
+                end = m.end();
+            }
+        })?;
+        kept.push_str(&text[end..]);
+        Ok(kept)
+    }
+}
+
+/// What Python reads otherwise: `$` also stands before a last newline, `\Z` only at the very end; `[` in a
+/// class and `{` that begins no count are themselves.
+fn python(pattern: &str) -> String {
+    let multiline = pattern.starts_with("(?") && pattern.split(')').next().is_some_and(|f| f.contains('m'));
+    let mut out = String::with_capacity(pattern.len());
+    let mut class = None;
+    let mut rest = pattern.char_indices();
+    while let Some((i, c)) = rest.next() {
+        let after = &pattern[i + c.len_utf8()..];
+        match (c, class) {
+            ('\\', _) => {
+                let escaped = rest.next().map(|(_, c)| c);
+                out.push('\\');
+                out.extend(escaped.map(|c| if c == 'Z' && class.is_none() { 'z' } else { c }));
+            }
+            ('[', None) => {
+                class = Some(i + 1 + usize::from(after.starts_with('^')));
+                out.push(c);
+            }
+            ('[', Some(_)) => out.push_str("\\["),
+            // The first of a class is itself.
+            (']', Some(start)) if i == start => out.push_str("\\]"),
+            (']', Some(_)) => {
+                class = None;
+                out.push(c);
+            }
+            ('$', None) if !multiline => out.push_str("(?=\\n?\\z)"),
+            ('{', None) if !is_count(after) => out.push_str("\\{"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// `3}`, `3,}`, `,4}`, `3,4}`.
+fn is_count(after: &str) -> bool {
+    let Some((inside, _)) = after.split_once('}') else { return false };
+    inside.bytes().any(|b| b.is_ascii_digit())
+        && inside.bytes().all(|b| b.is_ascii_digit() || b == b',')
+        && inside.bytes().filter(|&b| b == b',').count() < 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_pythons() {
+        for (given, want) in [
+            (r"\.$", r"\.(?=\n?\z)"),
+            (r"[$0-9.,]{2,}", r"[$0-9.,]{2,}"),
+            (r"[]$[]\Z", r"[\]$\[]\z"),
+            (r"[^]a]", r"[^\]a]"),
+            (r"\\boxed{(.*?)}", r"\\boxed\{(.*?)}"),
+            (r"(?m)^x$", r"(?m)^x$"),
+            (r"a{,3}\$", r"a{,3}\$"),
+        ] {
+            assert_eq!(python(given), want);
+        }
+    }
+}
