@@ -152,7 +152,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "exact_match",
         about: "share of answers that are the gold one, after the first filter; `exact_match:NAME` after that one",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| generated(o, |a| Some([a.filtered.first()?.exact, 1.])),
@@ -160,7 +160,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "same_tokens",
         about: "tokens before the first that full precision would have written otherwise, a sample",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([s.full?.same as f64, 1.])),
@@ -168,7 +168,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "same_answer",
         about: "share of samples that full precision would have written token for token",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.full?.same == s.tokens.len())), 1.])),
@@ -176,7 +176,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "full_ppl",
         about: "exp(nll / tokens) of the answers under full precision",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| sampled(o, |s| Some([s.full?.nll, s.tokens.len() as f64])),
@@ -184,7 +184,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "unfinished",
         about: "share of samples that the limit ended, neither EOS nor a stop text",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.ended == generate::Ended::Limit)), 1.])),
@@ -192,7 +192,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "cut_prompts",
         about: "share of items whose prompt lost its left to fit the model",
-        of: "generate",
+        of: &["generate"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| generated(o, |a| Some([f64::from(u8::from(a.cut > 0)), 1.])),
