@@ -55,13 +55,16 @@ struct Going {
     bytes: usize,
 }
 
+/// From a sequence's index and its logits to the token that comes next, or to its end.
+type Next<'a> = dyn FnMut(usize, &[f32]) -> Result<ControlFlow<(), u32>> + 'a;
+
 /// Goes on from every prompt. `next` sees a sequence's logits and says what comes, or that it has ended.
 pub(super) fn run(
     decoder: &Decoder,
     pack: usize,
     prompts: &[Vec<u32>],
     limit: usize,
-    next: &mut dyn FnMut(usize, &[f32]) -> Result<ControlFlow<(), u32>>,
+    next: &mut Next<'_>,
 ) -> Result<()> {
     let (fixed, each) = bytes(decoder);
     let mut waiting = prompts.iter().enumerate().peekable();
