@@ -510,7 +510,7 @@ fn a_study_with_generated_answers_runs_resumes_and_keeps_them() {
     let plan = desk.run(&["plan", &desk.arg("study.toml")]).expect(0);
     assert!(plan.out.contains("riddle"), "{}", plan.out);
     for (from, to, parts) in [
-        ("limit = 6", "limit = 0", &["`limit`", "at least 1"][..]),
+        ("limit = 6", "limit = 0", &["`limit`", "1 to 1048576"][..]),
         ("limit = 6", "limit = 6000", &["`limit`", "context"]),
         ("limit = 6", "limt = 6", &["limt", "`limit`"]),
         ("limit = 6", "samples = 2", &["`temperature`"]),

@@ -298,3 +298,61 @@ impl Rope {
         all.reshape((tokens, width))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What the fixtures leave out of YaRN: `mscale`, and a ramp between parts of dimensions. The numbers are transformers'
+    /// (`ROPE_INIT_FUNCTIONS["yarn"]`).
+    #[test]
+    fn yarns_other_keys() {
+        let cases = [
+            (
+                json!({ "mscale": 0.8, "mscale_all_dim": 0.5 }),
+                [
+                    1.0,
+                    0.316227764,
+                    0.0812500045,
+                    0.0197642371,
+                    0.00437500002,
+                    0.000790569466,
+                    0.000250000012,
+                    7.90569466e-5,
+                ],
+                1.0388929752217428,
+            ),
+            (
+                json!({ "truncate": false }),
+                [
+                    1.0,
+                    0.316227764,
+                    0.0853986368,
+                    0.0191267766,
+                    0.00355697144,
+                    0.000790569466,
+                    0.000250000012,
+                    7.90569466e-5,
+                ],
+                1.138629436111989,
+            ),
+        ];
+        for (extra, want, attention) in cases {
+            let mut table = json!({
+                "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 1024,
+            });
+            for (key, value) in extra.as_object().into_iter().flatten() {
+                table[key] = value.clone();
+            }
+            let config = json!({ "max_position_embeddings": 4096, "rope_parameters": table });
+            let Ok(Position::Rope(rope)) = position(&config, 16, Unsaid::USUAL) else { panic!("no rope") };
+            let (got, factor) = rope.frequencies(1);
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(want) {
+                assert!((f64::from(*got) / want - 1.).abs() < 1e-6, "{extra}: {got}, not {want}");
+            }
+            assert!((f64::from(factor) / attention - 1.).abs() < 1e-6, "{extra}: {factor}");
+        }
+    }
+}

@@ -57,8 +57,8 @@ impl Generate {
     /// Settings that make no sense, and metrics that this task cannot give.
     pub fn check(&self, label: &str, metrics: &[String]) -> Result<()> {
         let wrong = [
-            (self.limit == 0, "`limit` is at least 1"),
-            (self.samples == 0, "`samples` is at least 1"),
+            (!(1..=1 << 20).contains(&self.limit), "`limit` is 1 to 1048576"),
+            (!(1..=1 << 16).contains(&self.samples), "`samples` is 1 to 65536"),
             (!(self.temperature.is_finite() && self.temperature >= 0.), "`temperature` is 0 or more"),
             (self.top_p.is_some_and(|p| !(p > 0. && p <= 1.)), "`top_p` is above 0 and at most 1"),
             (self.top_k == Some(0), "`top_k` is at least 1"),
