@@ -8,8 +8,8 @@ use bitsweep::{
     mistake::is_mistake,
     stats::{self, Share},
     suite::{
+        ask::{Profile, Protocol},
         requests::Blank,
-        task::{Profile, Protocol},
     },
 };
 

@@ -5,7 +5,7 @@ use bitsweep::{
     model::load,
     stats::{self, Share},
     study::engine::{Engine, Words},
-    suite::task::Profile,
+    suite::ask::Profile,
 };
 use candle_core::Device;
 use serde::Deserialize;

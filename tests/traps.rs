@@ -6,7 +6,7 @@ use bitsweep::{
     model::load,
     stats::{self, Share},
     study::engine::{Engine, Words},
-    suite::task::Profile,
+    suite::ask::Profile,
 };
 use candle_core::Device;
 use serde_json::Value;

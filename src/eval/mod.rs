@@ -8,7 +8,7 @@ pub mod generate;
 pub mod metrics;
 pub mod perplexity;
 
-use crate::suite::task::Profile;
+use crate::suite::ask::Profile;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

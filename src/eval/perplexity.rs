@@ -10,8 +10,8 @@ use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode};
 use crate::{
     mistake,
     suite::{
+        ask::{Profile, Protocol},
         python::is_space,
-        task::{Profile, Protocol},
     },
 };
 use anyhow::Result;

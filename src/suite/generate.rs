@@ -1,13 +1,13 @@
 //! What `[ask.generate]` says.
 use super::{
+    ask::Profile,
     filter::{Chain, ExactMatch, Filter, Same},
-    task::Profile,
 };
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// See [`Ask::Generate`](super::task::Ask::Generate).
+/// See [`Ask::Generate`](super::ask::Ask::Generate).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {

@@ -1,4 +1,5 @@
 //! Tasks: one TOML file each, `suites/<suite>/<task>.toml`. A suite is a folder. A task never runs code.
+pub mod ask;
 pub mod clean;
 pub mod data;
 pub mod fewshot;
@@ -13,4 +14,5 @@ pub mod rows;
 pub mod task;
 pub mod template;
 
-pub use task::{Ask, Protocol, Task};
+pub use ask::{Ask, Protocol};
+pub use task::Task;

@@ -3,10 +3,11 @@
 //! Context: description, then for each shot its prompt, delimiter, answer and what stands between shots, then the
 //! item's own prompt. Continuation: delimiter and ending; a cloze's ending stands as it is.
 use super::{
+    ask::{Ask, Choice, Cloze, Endings},
     clean::Cleaner,
     data::{Items, Part},
     fewshot::Draws,
-    task::{Ask, Choice, Cloze, Endings, Task},
+    task::Task,
     template::Template,
 };
 use crate::mistake;
