@@ -53,6 +53,14 @@ impl Items {
         Self { rows, hash, pool, parts: vec![part] }
     }
 
+    /// The part of each of [`Items::picked`], by name; none where the task has no parts.
+    pub fn part_names(&self, limit: Option<usize>) -> Vec<&str> {
+        let named = self.parts.iter().filter(|p| !p.name.is_empty());
+        named
+            .flat_map(|p| std::iter::repeat_n(&*p.name, p.rows.len().min(limit.unwrap_or(usize::MAX))))
+            .collect()
+    }
+
     /// The first `limit` items of each part.
     pub fn picked(&self, limit: Option<usize>) -> impl Iterator<Item = usize> + '_ {
         self.parts.iter().flat_map(move |p| p.rows.clone().take(limit.unwrap_or(usize::MAX)))

@@ -31,6 +31,9 @@ pub struct Task {
     /// have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// What counts the same in the score of a task with parts.
+    #[serde(default)]
+    pub weigh: Weigh,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -73,6 +76,17 @@ impl Fewshot {
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
     }
+}
+
+/// See [`Task::weigh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weigh {
+    /// Every item: lm-evaluation-harness's `weight_by_size: true`.
+    #[default]
+    Items,
+    /// Every part, whatever its size.
+    Parts,
 }
 
 /// See [`Fewshot::sampler`].
@@ -458,6 +472,12 @@ impl Task {
                 );
             }
         }
+        if self.weigh == Weigh::Parts && (self.parts.is_empty() || self.joins()) {
+            mistake!(
+                "`weigh` is `parts`, and {}",
+                if self.parts.is_empty() { "the task has none" } else { "windows of joined items have none" }
+            );
+        }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
@@ -483,6 +503,15 @@ impl Task {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
     }
 
+    /// Whether items are joined to one text, so that what is scored belongs to none of them.
+    pub fn joins(&self) -> bool {
+        match &self.ask {
+            Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
+            Ask::Divergence(_) => true,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => false,
+        }
+    }
+
     /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
@@ -491,7 +520,12 @@ impl Task {
         let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        (!none).then(|| serde_json::json!([list(&self.parts), list(&self.fields), shots]))
+        let mut all = vec![serde_json::json!(list(&self.parts)), serde_json::json!(list(&self.fields))];
+        all.push(shots.into());
+        if self.weigh == Weigh::Parts {
+            all.push("parts count the same".into());
+        }
+        (!none).then(|| all.into())
     }
 
     /// Every template with its key.
