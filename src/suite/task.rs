@@ -1,6 +1,6 @@
 //! What a task file says.
 use super::{
-    ask::Ask,
+    ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
     rows::{self, Cut, Layout},
     template::Template,
@@ -27,10 +27,19 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
+    /// A template over an item that gives `true` or `false`: those with `false` are left out. Examples are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
     /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
     /// have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    /// What counts the same in the score of a task with parts.
+    #[serde(default)]
+    pub weigh: Weigh,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -73,6 +82,17 @@ impl Fewshot {
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
     }
+}
+
+/// See [`Task::weigh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weigh {
+    /// Every item: lm-evaluation-harness's `weight_by_size: true`.
+    #[default]
+    Items,
+    /// Every part, whatever its size.
+    Parts,
 }
 
 /// See [`Fewshot::sampler`].
@@ -293,7 +313,11 @@ impl Task {
             mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
-        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
+        if self.part.is_some() && self.parts.is_empty() {
+            mistake!("`part` gives an item's part, and the task has no `parts`");
+        }
+        let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
+        for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
             let Some(data) = data else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
             if open && self.parts.is_empty() {
@@ -305,7 +329,18 @@ impl Task {
                 );
             }
         }
+        if self.weigh == Weigh::Parts && (self.parts.is_empty() || self.joins()) {
+            mistake!(
+                "`weigh` is `parts`, and {}",
+                if self.parts.is_empty() { "the task has none" } else { "windows of joined items have none" }
+            );
+        }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if let (Profile::OpenCompass, Some(m)) = (c.profile, self.metrics.iter().find(|m| *m != "acc")) {
+            mistake!(
+                "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
+            );
+        }
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
         let keys = [c.prompt.is_some(), c.endings.is_some(), c.prompts.is_some(), c.ending.is_some()];
@@ -320,6 +355,20 @@ impl Task {
         Ok(())
     }
 
+    /// Scored as another profile says, where the task has one. OpenCompass's leaves a choice its accuracy, and other kinds as
+    /// they are.
+    pub fn as_profile(&mut self, profile: Profile) -> Result<()> {
+        if profile == Profile::OpenCompass && matches!(self.ask, Ask::Choice(_)) {
+            let all = self.metrics.join(", ");
+            self.metrics.retain(|m| m == "acc");
+            if self.metrics.is_empty() {
+                mistake!("`opencompass` gives a choice `acc` alone, and a task reports {all}");
+            }
+        }
+        self.ask.set_profile(profile);
+        Ok(())
+    }
+
     /// Derived fields and their templates, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_str()?)))
@@ -330,20 +379,38 @@ impl Task {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
     }
 
+    /// Whether items are joined to one text, so that what is scored belongs to none of them.
+    pub fn joins(&self) -> bool {
+        match &self.ask {
+            Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
+            Ask::Divergence(_) => true,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => false,
+        }
+    }
+
     /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
         let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
-        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
+        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty() && self.keep.is_none();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        (!none).then(|| serde_json::json!([list(&self.parts), list(&self.fields), shots]))
+        let mut all = vec![serde_json::json!(list(&self.parts)), serde_json::json!(list(&self.fields))];
+        all.push(shots.into());
+        if self.weigh == Weigh::Parts {
+            all.push("parts count the same".into());
+        }
+        all.extend(self.keep.as_deref().map(|k| format!("keep {k}").into()));
+        all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
+        (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        self.fields().chain(self.ask.templates()).collect()
+        let part = self.part.as_deref().map(|p| ("part", p));
+        let keep = self.keep.as_deref().map(|k| ("keep", k));
+        self.fields().chain(part).chain(keep).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
