@@ -16,14 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 
-/// One question, rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What the model goes on from.
-    pub prompt: String,
-    /// Right answers; none where nothing is compared.
-    pub gold: Vec<String>,
-}
+pub use crate::suite::requests::Opening as Question;
 
 /// What a question gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

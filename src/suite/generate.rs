@@ -11,12 +11,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
+    /// What stands before everything, examples included.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// What the model goes on from.
     pub prompt: String,
     /// The right answer, or one expression that gives a list of them. Without it an answer is only compared
     /// with full precision's.
     #[serde(default)]
     pub gold: Option<String>,
+    /// Between an example's prompt and its answer. The item's own prompt has none behind it.
+    #[serde(default = "space", skip_serializing_if = "is_space")]
+    pub delimiter: String,
     /// Texts that end an answer and are no part of it. The model's own EOS always does.
     #[serde(default)]
     pub stop: Vec<String>,
@@ -51,6 +57,13 @@ fn usual() -> usize {
 }
 fn one() -> usize {
     1
+}
+fn space() -> String {
+    " ".into()
+}
+// What was not there at first is no part of the identity of tasks that do not say it.
+fn is_space(text: &str) -> bool {
+    text == " "
 }
 
 impl Generate {
@@ -93,7 +106,8 @@ impl Generate {
     /// Every template with its key.
     pub fn templates(&self) -> Vec<(&'static str, &str)> {
         let gold = self.gold.as_deref().map(|g| ("gold", g));
-        std::iter::once(("prompt", self.prompt.as_str())).chain(gold).collect()
+        let all = [("description", self.description.as_str()), ("prompt", self.prompt.as_str())];
+        all.into_iter().chain(gold).collect()
     }
 
     /// The protocol in words, for records.

@@ -63,6 +63,15 @@ pub struct Fewshot {
     /// After each example.
     #[serde(default = "two_lines")]
     pub between: String,
+    /// An example's own prompt, where it is not written as the question is.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// An example's own answer, where it says more than the right one.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// Between them, where it is not the question's own `delimiter`.
+    #[serde(default)]
+    pub delimiter: Option<String>,
     /// Where examples come from; without it, the task's own data.
     #[serde(default)]
     pub data: Option<Data>,
@@ -72,6 +81,29 @@ impl Fewshot {
     /// See [`Fewshot::exclude`].
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
+    }
+
+    /// Every template with its key.
+    fn templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [("fewshot.prompt", &self.prompt), ("fewshot.answer", &self.answer)];
+        all.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)))
+    }
+
+    /// What a cell's identity holds of it.
+    fn identity(&self) -> serde_json::Value {
+        let mut all = vec![
+            serde_json::json!(self.n),
+            serde_json::json!(self.sampler),
+            self.seed.into(),
+            self.excludes().into(),
+            self.between.as_str().into(),
+        ];
+        // Only where one is said: the others keep the identity that they had before there was any.
+        let own = [&self.prompt, &self.answer, &self.delimiter];
+        if own.iter().any(|o| o.is_some()) {
+            all.push(serde_json::json!(own));
+        }
+        all.into()
     }
 }
 
@@ -276,9 +308,15 @@ impl Task {
                 mistake!("`{key}.{name}` is {value}; it is a text");
             }
         }
-        let asked = matches!(self.ask, Ask::Choice(_) | Ask::Cloze(_));
-        if self.fewshot.is_some() && !asked {
-            mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
+        match (&self.fewshot, &self.ask) {
+            (None, _) | (_, Ask::Choice(_) | Ask::Cloze(_)) => {}
+            (Some(f), Ask::Generate(g)) if g.gold.is_some() || f.answer.is_some() => {}
+            (_, Ask::Generate(_)) => {
+                mistake!("`fewshot`: an example's answer is `gold`, or its own: say `fewshot.answer`")
+            }
+            (_, ask) => {
+                mistake!("`fewshot`: a {} task has no examples; choice, cloze and generate have", ask.kind())
+            }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
         for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
@@ -322,7 +360,7 @@ impl Task {
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
-        let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
+        let shots = shots.map(Fewshot::identity);
         let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
@@ -331,7 +369,8 @@ impl Task {
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        self.fields().chain(self.ask.templates()).collect()
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        self.fields().chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
