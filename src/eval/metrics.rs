@@ -1,5 +1,5 @@
 //! Every metric: a share `[x, w]` of each outcome, and a scale in front of `sum(x) / sum(w)`.
-use super::{Outcome, choice::Answer, divergence::Gap, generate, perplexity::Loss};
+use super::{Outcome, calibration, choice::Answer, divergence::Gap, generate, perplexity::Loss};
 use crate::stats::{Scale, Share};
 
 /// A number computed from outcomes. It knows which way is better, so that tables, charts and gates need not.
@@ -14,7 +14,7 @@ pub struct Metric {
     pub higher_is_better: bool,
     /// In front of the ratio.
     pub scale: Scale,
-    /// What an outcome contributes; `None` where it is of another kind.
+    /// What an outcome contributes; `None` where it is of another kind. Of `ece`, before [`shares`] has seen the others.
     pub share: fn(&Outcome) -> Option<Share>,
 }
 
@@ -94,6 +94,28 @@ pub static METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "brier",
+        about: "squared distance of the endings' probabilities (softmax of log-likelihoods) from the truth",
+        of: &["choice"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| match o {
+            Outcome::Choice(a) => Some([calibration::brier(a), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
+        name: "ece",
+        about: "expected calibration error: |how often it is right - the likeliest ending's probability|, by ten bins of it",
+        of: &["choice"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| match o {
+            Outcome::Choice(a) => Some([calibration::Belief::of(a).gap(), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
         name: "kl",
         about: "KL(full || quantized), nats a token",
         of: &["divergence"],
@@ -155,7 +177,31 @@ pub static METRICS: &[Metric] = &[
         of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.exact, 1.])),
+        share: |o| generated(o, |a| filtered("exact_match", a, <[_]>::first)),
+    },
+    Metric {
+        name: "exact_match_before",
+        about: "the same of the questions as they were before something was done to them (`before`)",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| filtered("exact_match_before", a, <[_]>::first)),
+    },
+    Metric {
+        name: "exact_match_drop",
+        about: "1 - exact_match / exact_match_before",
+        of: &["generate"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| filtered("exact_match_drop", a, <[_]>::first)),
+    },
+    Metric {
+        name: "unparsed",
+        about: "share of answers in which the first filter found nothing; `unparsed:NAME` of that one",
+        of: &["generate"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| filtered("unparsed", a, <[_]>::first)),
     },
     Metric {
         name: "same_tokens",
@@ -199,23 +245,43 @@ pub static METRICS: &[Metric] = &[
     },
 ];
 
+/// Metrics of what a filter leaves: the first one's, or that of the name behind a colon, `exact_match:strict-match`.
+const OF_FILTER: [&str; 4] = ["exact_match", "exact_match_before", "exact_match_drop", "unparsed"];
+
+/// A metric's own name, and the filter's.
+fn split(name: &str) -> (&str, Option<&str>) {
+    match name.split_once(':') {
+        Some((base, filter)) if OF_FILTER.contains(&base) => (base, Some(filter)),
+        _ => (name, None),
+    }
+}
+
 /// By name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
-    let base = if name.starts_with(OF_FILTER) { "exact_match" } else { name };
+    let (base, _) = split(name);
     METRICS.iter().find(|m| m.name == base)
 }
 
-/// `exact_match:strict-match`.
-const OF_FILTER: &str = "exact_match:";
-
 /// What an outcome contributes to a metric by its name, a filter's among them.
 pub fn share(name: &str, outcome: &Outcome) -> Option<Share> {
-    match name.strip_prefix(OF_FILTER) {
-        Some(filter) => {
-            generated(outcome, |a| Some([a.filtered.iter().find(|f| f.filter == filter)?.exact, 1.]))
+    match split(name) {
+        (base, Some(filter)) => {
+            generated(outcome, |a| filtered(base, a, |all| all.iter().find(|f| f.filter == filter)))
         }
-        None => (metric(name)?.share)(outcome),
+        (base, None) => (metric(base)?.share)(outcome),
     }
+}
+
+/// What every outcome contributes; `None` where one contributes nothing.
+pub fn shares(name: &str, outcomes: &[Outcome]) -> Option<Vec<Share>> {
+    if name == "ece" {
+        let answer = |o: &Outcome| match o {
+            Outcome::Choice(a) => Some(calibration::Belief::of(a)),
+            _ => None,
+        };
+        return outcomes.iter().map(answer).collect::<Option<Vec<_>>>().map(|all| calibration::shares(&all));
+    }
+    outcomes.iter().map(|o| share(name, o)).collect()
 }
 
 /// The error of a perplexity as if tokens were independent: `ppl * sqrt((mean(nll^2) - mean(nll)^2) / (n - 1))`, as
@@ -247,6 +313,21 @@ fn choice(o: &Outcome, right: impl Fn(&Answer) -> bool) -> Option<Share> {
 fn generated(o: &Outcome, f: impl Fn(&generate::Answer) -> Option<Share>) -> Option<Share> {
     match o {
         Outcome::Generated(a) => f(a),
+        _ => None,
+    }
+}
+fn filtered(
+    base: &str,
+    a: &generate::Answer,
+    pick: impl Fn(&[generate::Filtered]) -> Option<&generate::Filtered>,
+) -> Option<Share> {
+    let now = pick(&a.filtered)?;
+    let before = || Some(pick(&a.before.as_ref()?.filtered)?.exact);
+    match base {
+        "exact_match" => Some([now.exact, 1.]),
+        "exact_match_before" => Some([before()?, 1.]),
+        "exact_match_drop" => Some([before()? - now.exact, before()?]),
+        "unparsed" => Some([now.unparsed, 1.]),
         _ => None,
     }
 }

@@ -241,7 +241,7 @@ fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value
     let all: Vec<eval::Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
     let mut values = BTreeMap::new();
     for (name, metric) in names.iter().filter_map(|n| Some((n, metrics::metric(n)?))) {
-        let shares: Vec<stats::Share> = all.iter().filter_map(|o| metrics::share(name, o)).collect();
+        let shares: Vec<stats::Share> = metrics::shares(name, &all).unwrap_or_default();
         ensure!(
             shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
             "metric `{name}` is not finite on every item"

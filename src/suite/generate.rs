@@ -16,6 +16,9 @@ pub struct Generate {
     pub description: String,
     /// What the model goes on from.
     pub prompt: String,
+    /// The same question before something was done to it; asked too, with the same examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// The right answer, or one expression that gives a list of them. Without it an answer is only compared
     /// with full precision's.
     #[serde(default)]
@@ -92,11 +95,16 @@ impl Generate {
                 mistake!("`{label}`: `filters`: each has a name of its own; `{}` is none", names[i]);
             }
         }
-        for metric in metrics.iter().filter(|m| m.starts_with("exact_match")) {
-            if self.gold.is_none() {
+        for metric in metrics {
+            let (base, filter) =
+                metric.split_once(':').map_or((metric.as_str(), None), |(b, f)| (b, Some(f)));
+            if base.starts_with("exact_match") && self.gold.is_none() {
                 mistake!("`{label}`: `{metric}` needs `gold`");
             }
-            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
+            if ["exact_match_before", "exact_match_drop"].contains(&base) && self.before.is_none() {
+                mistake!("`{label}`: `{metric}` needs `before`");
+            }
+            if let Some(name) = filter.filter(|name| !names.contains(name)) {
                 mistake!("`{label}`: `{metric}`: no filter `{name}`; there are: {}", names.join(", "));
             }
         }
@@ -105,9 +113,10 @@ impl Generate {
 
     /// Every template with its key.
     pub fn templates(&self) -> Vec<(&'static str, &str)> {
-        let gold = self.gold.as_deref().map(|g| ("gold", g));
+        let more = [("before", &self.before), ("gold", &self.gold)];
+        let more = more.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)));
         let all = [("description", self.description.as_str()), ("prompt", self.prompt.as_str())];
-        all.into_iter().chain(gold).collect()
+        all.into_iter().chain(more).collect()
     }
 
     /// The protocol in words, for records.

@@ -62,10 +62,12 @@ pub struct Blank {
 }
 
 /// What a model goes on from, rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
     /// The prompt, with all that stands before it.
     pub prompt: String,
+    /// The same question before something was done to it.
+    pub before: Option<String>,
     /// Right answers; none where nothing is compared.
     pub gold: Vec<String>,
 }
@@ -246,7 +248,11 @@ impl<'a> Builder<'a> {
                 (prompts, Options::single("ending", ending)?, Right::Only, delimiter, description)
             }
             Ask::Generate(g) => {
-                let prompts = Options::single("prompt", &g.prompt)?;
+                let mut prompts = vec![Template::new("prompt", &g.prompt)?];
+                if let Some(before) = &g.before {
+                    prompts.push(Template::new("before", before)?);
+                }
+                let prompts = Options::Each(prompts);
                 let endings = match &g.gold {
                     Some(gold) => Options::Answers(Box::new(Template::new("gold", gold)?)),
                     None => Options::Each(Vec::new()),
@@ -300,8 +306,10 @@ impl<'a> Builder<'a> {
 
     /// What a generate task's model goes on from, by the item's index.
     pub fn opening(&mut self, item: usize) -> Result<Opening> {
-        let (before, said) = self.item(item)?;
-        Ok(Opening { prompt: format!("{before}{}", said.prompts[0]), gold: said.endings })
+        let (shots, said) = self.item(item)?;
+        let mut prompts = said.prompts.into_iter().map(|p| format!("{shots}{p}"));
+        let prompt = prompts.next().unwrap_or_default();
+        Ok(Opening { prompt, before: prompts.next(), gold: said.endings })
     }
 
     /// What stands before an item's prompt, and what it says.

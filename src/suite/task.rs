@@ -31,6 +31,9 @@ pub struct Task {
     /// have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
+    #[serde(default)]
+    pub keep: Option<String>,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -332,6 +335,9 @@ impl Task {
             }
         }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
+            mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
+        }
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
         let keys = [c.prompt.is_some(), c.endings.is_some(), c.prompts.is_some(), c.ending.is_some()];
@@ -361,16 +367,23 @@ impl Task {
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
         let shots = shots.map(Fewshot::identity);
-        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
+        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty() && self.keep.is_none();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        (!none).then(|| serde_json::json!([list(&self.parts), list(&self.fields), shots]))
+        let mut all = vec![
+            serde_json::json!(list(&self.parts)),
+            serde_json::json!(list(&self.fields)),
+            serde_json::json!(shots),
+        ];
+        all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
+        (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
         let shots = self.fewshot.iter().flat_map(Fewshot::templates);
-        self.fields().chain(shots).chain(self.ask.templates()).collect()
+        let keep = self.keep.as_deref().map(|k| ("keep", k));
+        keep.into_iter().chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
