@@ -174,10 +174,10 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "exact_match",
         about: "share of answers that are the gold one, after the first filter; `exact_match:NAME` after that one",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| filtered("exact_match", a, <[_]>::first)),
+        share: |o| exact(o, None),
     },
     Metric {
         name: "exact_match_before",
@@ -185,7 +185,7 @@ pub static METRICS: &[Metric] = &[
         of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| filtered("exact_match_before", a, <[_]>::first)),
+        share: |o| before(o, None),
     },
     Metric {
         name: "exact_match_drop",
@@ -193,20 +193,20 @@ pub static METRICS: &[Metric] = &[
         of: &["generate"],
         higher_is_better: false,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| filtered("exact_match_drop", a, <[_]>::first)),
+        share: |o| dropped(o, None),
     },
     Metric {
         name: "unparsed",
         about: "share of answers in which the first filter found nothing; `unparsed:NAME` of that one",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| filtered("unparsed", a, <[_]>::first)),
+        share: |o| unparsed(o, None),
     },
     Metric {
         name: "same_tokens",
         about: "tokens before the first that full precision would have written otherwise, a sample",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([s.full?.same as f64, 1.])),
@@ -214,7 +214,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "same_answer",
         about: "share of samples that full precision would have written token for token",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.full?.same == s.tokens.len())), 1.])),
@@ -222,7 +222,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "full_ppl",
         about: "exp(nll / tokens) of the answers under full precision",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| sampled(o, |s| Some([s.full?.nll, s.tokens.len() as f64])),
@@ -230,18 +230,46 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "unfinished",
         about: "share of samples that the limit ended, neither EOS nor a stop text",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.ended == generate::Ended::Limit)), 1.])),
     },
     Metric {
         name: "cut_prompts",
-        about: "share of items whose prompt lost its left to fit the model",
-        of: &["generate"],
+        about: "share of items with a prompt that lost its left to fit the model",
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([f64::from(u8::from(a.cut > 0)), 1.])),
+        share: |o| match o {
+            Outcome::Generated(a) => Some([f64::from(u8::from(a.cut > 0)), 1.]),
+            Outcome::Dialogue(a) => Some([f64::from(u8::from(a.turns.iter().any(|t| t.cut > 0))), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
+        name: "judge",
+        about: "mean of what a judge gave the answers; there once `bitsweep judge` has asked it",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |_| true),
+    },
+    Metric {
+        name: "judge_turn_1",
+        about: "the same, of first answers",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |turn| turn == 0),
+    },
+    Metric {
+        name: "judge_turn_2",
+        about: "the same, of second answers",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |turn| turn == 1),
     },
 ];
 
@@ -265,10 +293,11 @@ pub fn metric(name: &str) -> Option<&'static Metric> {
 /// What an outcome contributes to a metric by its name, a filter's among them.
 pub fn share(name: &str, outcome: &Outcome) -> Option<Share> {
     match split(name) {
-        (base, Some(filter)) => {
-            generated(outcome, |a| filtered(base, a, |all| all.iter().find(|f| f.filter == filter)))
-        }
-        (base, None) => (metric(base)?.share)(outcome),
+        ("exact_match", filter @ Some(_)) => exact(outcome, filter),
+        ("exact_match_before", filter @ Some(_)) => before(outcome, filter),
+        ("exact_match_drop", filter @ Some(_)) => dropped(outcome, filter),
+        ("unparsed", filter @ Some(_)) => unparsed(outcome, filter),
+        (base, _) => (metric(base)?.share)(outcome),
     }
 }
 
@@ -310,31 +339,50 @@ fn choice(o: &Outcome, right: impl Fn(&Answer) -> bool) -> Option<Share> {
         _ => None,
     }
 }
-fn generated(o: &Outcome, f: impl Fn(&generate::Answer) -> Option<Share>) -> Option<Share> {
-    match o {
-        Outcome::Generated(a) => f(a),
-        _ => None,
-    }
-}
-fn filtered(
-    base: &str,
-    a: &generate::Answer,
-    pick: impl Fn(&[generate::Filtered]) -> Option<&generate::Filtered>,
-) -> Option<Share> {
-    let now = pick(&a.filtered)?;
-    let before = || Some(pick(&a.before.as_ref()?.filtered)?.exact);
-    match base {
-        "exact_match" => Some([now.exact, 1.]),
-        "exact_match_before" => Some([before()?, 1.]),
-        "exact_match_drop" => Some([before()? - now.exact, before()?]),
-        "unparsed" => Some([now.unparsed, 1.]),
-        _ => None,
-    }
-}
-/// Summed over an item's samples.
+/// Summed over an item's samples, or a talk's turns.
 fn sampled(o: &Outcome, f: impl Fn(&generate::Sample) -> Option<Share>) -> Option<Share> {
-    let add = |sum: Share, x: Share| [sum[0] + x[0], sum[1] + x[1]];
-    generated(o, |a| a.samples.iter().try_fold([0.; 2], |sum, s| Some(add(sum, f(s)?))))
+    match o {
+        Outcome::Generated(a) => sum(a.samples.iter().map(f)),
+        Outcome::Dialogue(a) => sum(a.turns.iter().map(|t| f(&t.sample))),
+        _ => None,
+    }
+}
+fn sum(mut shares: impl Iterator<Item = Option<Share>>) -> Option<Share> {
+    shares.try_fold([0.; 2], |sum, s| s.map(|s| [sum[0] + s[0], sum[1] + s[1]]))
+}
+/// A number of what a filter by name, or the first, made of an item; over a talk's turns that have a gold answer.
+fn filtered(o: &Outcome, name: Option<&str>, number: fn(&generate::Filtered) -> f64) -> Option<Share> {
+    let of = |all: &[generate::Filtered]| Some([number(named(all, name)?), 1.]);
+    match o {
+        Outcome::Generated(a) => of(&a.filtered),
+        Outcome::Dialogue(a) => {
+            sum(a.turns.iter().filter(|t| !t.filtered.is_empty()).map(|t| of(&t.filtered)))
+        }
+        _ => None,
+    }
+}
+fn named<'a>(all: &'a [generate::Filtered], name: Option<&str>) -> Option<&'a generate::Filtered> {
+    all.iter().find(|f| name.is_none_or(|name| f.filter == name))
+}
+fn exact(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    filtered(o, name, |f| f.exact)
+}
+fn unparsed(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    filtered(o, name, |f| f.unparsed)
+}
+fn before(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    let Outcome::Generated(a) = o else { return None };
+    Some([named(&a.before.as_ref()?.filtered, name)?.exact, 1.])
+}
+/// `1 - sum(after) / sum(before)` is a ratio of sums too.
+fn dropped(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    let (after, before) = (exact(o, name)?[0], before(o, name)?[0]);
+    Some([before - after, before])
+}
+/// What a judge gave a talk's turns, of those that `turn` picks.
+fn judged(o: &Outcome, turn: impl Fn(usize) -> bool) -> Option<Share> {
+    let Outcome::Dialogue(a) = o else { return None };
+    sum(a.turns.iter().enumerate().filter(|(i, _)| turn(*i)).map(|(_, t)| Some([t.score?, 1.])))
 }
 fn gap(o: &Outcome, f: impl Fn(&Gap) -> f64) -> Option<Share> {
     match o {

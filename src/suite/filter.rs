@@ -142,6 +142,31 @@ impl Chain {
         Ok(Self { name: filter.name.clone(), steps: steps.with_context(|| filter.name.clone())? })
     }
 
+    /// Compiles a task's filters, each of which has a name of its own.
+    pub fn all(filters: &[Filter]) -> Result<Vec<Self>> {
+        for (i, filter) in filters.iter().enumerate() {
+            if filter.name.is_empty() || filters[..i].iter().any(|f| f.name == filter.name) {
+                mistake!("each has a name of its own; `{}` is none", filter.name);
+            }
+        }
+        filters.iter().map(Self::new).collect()
+    }
+
+    /// Whether the metrics that compare answers can be given.
+    pub fn named(filters: &[Filter], gold: bool, metrics: &[String]) -> Result<()> {
+        let names: Vec<&str> = filters.iter().map(|f| f.name.as_str()).collect();
+        let compared = |m: &&String| m.starts_with("exact_match") || m.starts_with("unparsed");
+        for metric in metrics.iter().filter(compared) {
+            if !gold {
+                mistake!("`{metric}` needs `gold`");
+            }
+            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
+                mistake!("`{metric}`: no filter `{name}`; there are: {}", names.join(", "));
+            }
+        }
+        Ok(())
+    }
+
     /// From an item's answers to those that count: one, where a step takes one.
     pub fn apply(&self, answers: Vec<String>) -> Result<Vec<String>> {
         Ok(self.parse(answers)?.into_iter().map(|a| a.text).collect())

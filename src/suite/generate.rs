@@ -50,7 +50,10 @@ pub struct Generate {
     /// When an answer is the gold one.
     #[serde(default)]
     pub exact_match: ExactMatch,
-    /// Which special tokens are put in.
+    /// Whether the prompt is what a user says, in the model's chat template, which puts in its own special tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chat: bool,
+    /// Which special tokens are put in, where it is no chat.
     #[serde(default)]
     pub profile: Profile,
 }
@@ -88,27 +91,13 @@ impl Generate {
             mistake!("`{label}`: {why}");
         }
         Same::new(&self.exact_match).blame(format!("`{label}`: `exact_match`"))?;
-        let names: Vec<&str> = self.filters.iter().map(|f| f.name.as_str()).collect();
-        for (i, filter) in self.filters.iter().enumerate() {
-            Chain::new(filter).blame(format!("`{label}`: `filters`"))?;
-            if names[..i].contains(&names[i]) || names[i].is_empty() {
-                mistake!("`{label}`: `filters`: each has a name of its own; `{}` is none", names[i]);
-            }
+        let needs = ["exact_match_before", "exact_match_drop"];
+        let changed = metrics.iter().find(|m| needs.contains(&m.split(':').next().unwrap_or_default()));
+        if let Some(metric) = changed.filter(|_| self.before.is_none()) {
+            mistake!("`{label}`: `{metric}` needs `before`");
         }
-        for metric in metrics {
-            let (base, filter) =
-                metric.split_once(':').map_or((metric.as_str(), None), |(b, f)| (b, Some(f)));
-            if base.starts_with("exact_match") && self.gold.is_none() {
-                mistake!("`{label}`: `{metric}` needs `gold`");
-            }
-            if ["exact_match_before", "exact_match_drop"].contains(&base) && self.before.is_none() {
-                mistake!("`{label}`: `{metric}` needs `before`");
-            }
-            if let Some(name) = filter.filter(|name| !names.contains(name)) {
-                mistake!("`{label}`: `{metric}`: no filter `{name}`; there are: {}", names.join(", "));
-            }
-        }
-        Ok(())
+        Chain::all(&self.filters).blame(format!("`{label}`: `filters`"))?;
+        Chain::named(&self.filters, self.gold.is_some(), metrics).blame(format!("`{label}`"))
     }
 
     /// Every template with its key.
@@ -129,6 +118,13 @@ impl Generate {
                 format!("{} drawn at temperature {t}{top_k}{top_p}", self.samples)
             }
         };
-        format!("generated, {how}, at most {} tokens; a prompt that is too long loses its left", self.limit)
+        let tokens = match self.chat {
+            true => "the model's chat template",
+            false => self.profile.words(),
+        };
+        format!(
+            "generated, {how}, at most {} tokens; a prompt that is too long loses its left; {tokens}",
+            self.limit
+        )
     }
 }

@@ -1,8 +1,8 @@
 //! What a task file says.
 use super::{
-    ask::{Ask, Divergence, Protocol},
+    ask::Ask,
     clean::{Clean, Cleaner},
-    rows::{self, Layout},
+    rows::{self, Cut, Layout},
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -148,6 +148,10 @@ pub struct FileData {
     /// Names of a `.csv` or `.tsv` file's columns, where it has no header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// How a text is more than one item: `"lines"`, or `{ begins = 'EXPRESSION' }` of an item's first line. Files of rows,
+    /// among which a text may stand in, have no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// See [`Data::Hub`].
@@ -166,6 +170,9 @@ pub struct HubData {
     /// As in [`FileData::columns`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// As in [`FileData::cut`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// One file, or several that are one data set, in this order.
@@ -192,19 +199,20 @@ impl FileData {
     /// Files that are read as another's are.
     pub fn new(names: Vec<String>, layout: Layout<'_>) -> Self {
         let columns = layout.columns.map(<[String]>::to_vec);
-        Self { path: Names::Many(names), field: layout.field.map(str::to_string), columns }
+        let (field, cut) = (layout.field.map(str::to_string), layout.cut.cloned());
+        Self { path: Names::Many(names), field, columns, cut }
     }
 
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
 impl HubData {
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
@@ -234,6 +242,9 @@ impl Data {
         if layout.columns.is_some() && !all(&["csv", "tsv"]) {
             mistake!("{key}: only a .csv or .tsv file has `columns` to name");
         }
+        if let Some(Cut::Begins(pattern)) = layout.cut {
+            fancy_regex::Regex::new(pattern).blame(format!("{key}: `cut.begins`"))?;
+        }
         Ok(())
     }
 }
@@ -245,6 +256,15 @@ impl Data {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
             Data::Items(_) => &[],
+        }
+    }
+
+    /// How its texts are cut into items.
+    pub fn cut(&self) -> Option<&Cut> {
+        match self {
+            Data::File(file) => file.cut.as_ref(),
+            Data::Hub(hub) => hub.cut.as_ref(),
+            Data::Items(_) => None,
         }
     }
 
@@ -282,20 +302,12 @@ impl Task {
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
-        if let Ask::Divergence(Divergence { protocol: Protocol::Rolling, .. }) = &task.ask {
-            mistake!("`{label}`: divergence has the protocols `windows` and `llama-cpp`, not `rolling`");
-        }
-        let window = match &task.ask {
-            Ask::Perplexity(p) => p.window,
-            Ask::Divergence(d) => d.window,
-            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => None,
-        };
-        if window.is_some_and(|w| w < 2) {
-            mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
-        }
+        task.ask.check().blame(format!("`{label}`"))?;
         task.check_data().blame(format!("`{label}`"))?;
-        if let Ask::Generate(g) = &task.ask {
-            g.check(label, &task.metrics)?;
+        match &task.ask {
+            Ask::Generate(g) => g.check(label, &task.metrics)?,
+            Ask::Dialogue(d) => d.check(label, &task.metrics)?,
+            _ => {}
         }
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
