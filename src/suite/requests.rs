@@ -62,6 +62,17 @@ pub struct Blank {
     pub ending: String,
 }
 
+/// What a model goes on from, rendered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The prompt, with all that stands before it.
+    pub prompt: String,
+    /// The same question before something was done to it.
+    pub before: Option<String>,
+    /// Right answers; none where nothing is compared.
+    pub gold: Vec<String>,
+}
+
 /// An option's text, or the one text of all.
 fn one(texts: &[String], i: usize) -> &String {
     &texts[if texts.len() == 1 { 0 } else { i }]
@@ -134,6 +145,12 @@ pub fn questions(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec
 pub fn blanks(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Blank>> {
     let mut builder = Builder::new(task, items)?;
     items.picked(limit).map(|i| builder.blank(i)).collect()
+}
+
+/// What a model goes on from, item by item; `limit`: of each part.
+pub fn openings(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Opening>> {
+    let mut builder = Builder::new(task, items)?;
+    items.picked(limit).map(|i| builder.opening(i)).collect()
 }
 
 /// One talk, rendered.
@@ -254,6 +271,8 @@ struct Said {
 enum Options {
     Each(Vec<Template>),
     List(&'static str, Box<Template>),
+    /// Answers: one, or a list of them; a number is one too.
+    Answers(Box<Template>),
 }
 
 impl Options {
@@ -274,6 +293,12 @@ impl Options {
         let (key, value) = match self {
             Self::Each(each) => return each.iter().map(|t| t.text(row)).collect(),
             Self::List(key, template) => (key, template.value(row)?),
+            Self::Answers(template) => {
+                return match template.value(row)? {
+                    Value::Array(list) => list.into_iter().map(answer).collect(),
+                    value => Ok(vec![answer(value)?]),
+                };
+            }
         };
         let text = |v: &Value| v.as_str().map(str::to_string);
         match value.as_array().map(|list| list.iter().map(text).collect::<Option<Vec<_>>>()) {
@@ -283,10 +308,26 @@ impl Options {
     }
 }
 
+fn answer(value: Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(n) => Ok(n.to_string()),
+        other => mistake!("`gold` gives {other}, which is no text"),
+    }
+}
+
 enum Right {
     Index(Template),
     Labels(Template),
     Only,
+}
+
+/// How an example is written; what is not said is as the question's own.
+struct Shots<'a> {
+    prompt: Option<Template>,
+    answer: Option<Template>,
+    delimiter: &'a str,
+    between: &'a str,
 }
 
 /// Builds requests of single items, in whatever order they are asked for.
@@ -298,14 +339,14 @@ pub struct Builder<'a> {
     endings: Options,
     right: Right,
     delimiter: &'a str,
-    between: &'a str,
+    shots: Shots<'a>,
     draws: Vec<Draws<'a>>,
     /// Shots as text, by index into the pool.
     turns: BTreeMap<usize, String>,
 }
 
 impl<'a> Builder<'a> {
-    /// Of a choice or a cloze task.
+    /// Of a choice, a cloze or a generate task.
     pub fn new(task: &'a Task, items: &'a Items) -> Result<Self> {
         let (prompts, endings, right, delimiter, description) = match &task.ask {
             Ask::Choice(c) => {
@@ -321,10 +362,29 @@ impl<'a> Builder<'a> {
                 let prompts = Options::single("prompt", prompt)?;
                 (prompts, Options::single("ending", ending)?, Right::Only, delimiter, description)
             }
+            Ask::Generate(g) => {
+                let mut prompts = vec![Template::new("prompt", &g.prompt)?];
+                if let Some(before) = &g.before {
+                    prompts.push(Template::new("before", before)?);
+                }
+                let prompts = Options::Each(prompts);
+                let endings = match &g.gold {
+                    Some(gold) => Options::Answers(Box::new(Template::new("gold", gold)?)),
+                    None => Options::Each(Vec::new()),
+                };
+                (prompts, endings, Right::Only, &g.delimiter, &g.description)
+            }
             other => mistake!("a {} task asks no questions", other.kind()),
         };
-        let shots = task.fewshot.as_ref().filter(|f| f.n > 0);
-        let draws = shots.map(|f| {
+        let fewshot = task.fewshot.as_ref().filter(|f| f.n > 0);
+        let own = |key, source: Option<&String>| source.map(|s| Template::new(key, s)).transpose();
+        let shots = Shots {
+            prompt: own("fewshot.prompt", fewshot.and_then(|f| f.prompt.as_ref()))?,
+            answer: own("fewshot.answer", fewshot.and_then(|f| f.answer.as_ref()))?,
+            delimiter: fewshot.and_then(|f| f.delimiter.as_ref()).unwrap_or(delimiter),
+            between: fewshot.map_or("", |f| &f.between),
+        };
+        let draws = fewshot.map(|f| {
             let pool = |part: &Part| match f.data {
                 Some(_) => &items.pool[part.pool.clone()],
                 None => &items.rows[part.rows.clone()],
@@ -339,7 +399,7 @@ impl<'a> Builder<'a> {
             endings,
             right,
             delimiter,
-            between: shots.map_or("", |f| &f.between),
+            shots,
             draws: draws.unwrap_or_default(),
             turns: BTreeMap::new(),
         })
@@ -357,6 +417,14 @@ impl<'a> Builder<'a> {
     pub fn blank(&mut self, item: usize) -> Result<Blank> {
         let (before, said) = self.item(item)?;
         Ok(Blank { prompt: format!("{before}{}", said.prompts[0]), ending: said.endings[0].clone() })
+    }
+
+    /// What a generate task's model goes on from, by the item's index.
+    pub fn opening(&mut self, item: usize) -> Result<Opening> {
+        let (shots, said) = self.item(item)?;
+        let mut prompts = said.prompts.into_iter().map(|p| format!("{shots}{p}"));
+        let prompt = prompts.next().unwrap_or_default();
+        Ok(Opening { prompt, before: prompts.next(), gold: said.endings })
     }
 
     /// What stands before an item's prompt, and what it says.
@@ -392,28 +460,40 @@ impl<'a> Builder<'a> {
 
     /// An example with its answer.
     fn turn(&self, row: &Value, part: &Part) -> Result<String> {
-        let said = self.say(&self.rows.prepare(row, part)?)?;
-        let gold = said.golds[0];
-        let few = said.prompts.is_empty() || said.endings.is_empty();
-        if few || said.prompts.len().max(said.endings.len()) <= gold {
-            mistake!("{} endings, and gold is number {gold}", said.endings.len());
+        let row = self.rows.prepare(row, part)?;
+        let written = |own: &Option<Template>, usual: &Options| match own {
+            Some(own) => Ok(vec![own.text(&row)?]),
+            None => usual.render(&row),
+        };
+        let prompts = written(&self.shots.prompt, &self.prompts)?;
+        let answers = written(&self.shots.answer, &self.endings)?;
+        let options = prompts.len().max(answers.len());
+        // An example that says its own answer need not say which of several is right.
+        let gold = if options == 1 { 0 } else { self.golds(&row, options)?[0] };
+        if prompts.is_empty() || answers.is_empty() || options <= gold {
+            mistake!("{} endings, and gold is number {gold}", answers.len());
         }
-        let (prompt, answer) = (one(&said.prompts, gold), one(&said.endings, gold));
+        let (prompt, answer) = (one(&prompts, gold), one(&answers, gold));
         // The harness takes an empty answer for none, but where it is one of a list.
-        if answer.is_empty() && said.endings.len() == 1 {
+        if answer.is_empty() && answers.len() == 1 {
             return Ok(prompt.clone());
         }
-        Ok(format!("{prompt}{}{answer}{}", self.delimiter, self.between))
+        Ok(format!("{prompt}{}{answer}{}", self.shots.delimiter, self.shots.between))
     }
 
     fn say(&self, row: &Value) -> Result<Said> {
         let (prompts, endings) = (self.prompts.render(row)?, self.endings.render(row)?);
-        let golds = match &self.right {
+        let golds = self.golds(row, endings.len().max(prompts.len()))?;
+        Ok(Said { prompts, endings, golds })
+    }
+
+    /// The right ones of so many options.
+    fn golds(&self, row: &Value, options: usize) -> Result<Vec<usize>> {
+        Ok(match &self.right {
             Right::Only => vec![0],
             Right::Index(gold) => vec![gold.index(row)?],
-            Right::Labels(labels) => marked(&labels.value(row)?, endings.len().max(prompts.len()))?,
-        };
-        Ok(Said { prompts, endings, golds })
+            Right::Labels(labels) => marked(&labels.value(row)?, options)?,
+        })
     }
 }
 

@@ -27,9 +27,6 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
-    /// A template over an item that gives `true` or `false`: those with `false` are left out. Examples are not asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep: Option<String>,
     /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
     /// have `part` and `title`.
     #[serde(default)]
@@ -40,6 +37,9 @@ pub struct Task {
     /// What counts the same in the score of a task with parts.
     #[serde(default)]
     pub weigh: Weigh,
+    /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
+    #[serde(default)]
+    pub keep: Option<String>,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -72,6 +72,15 @@ pub struct Fewshot {
     /// After each example.
     #[serde(default = "two_lines")]
     pub between: String,
+    /// An example's own prompt, where it is not written as the question is.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// An example's own answer, where it says more than the right one.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// Between them, where it is not the question's own `delimiter`.
+    #[serde(default)]
+    pub delimiter: Option<String>,
     /// Where examples come from; without it, the task's own data.
     #[serde(default)]
     pub data: Option<Data>,
@@ -81,6 +90,29 @@ impl Fewshot {
     /// See [`Fewshot::exclude`].
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
+    }
+
+    /// Every template with its key.
+    fn templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [("fewshot.prompt", &self.prompt), ("fewshot.answer", &self.answer)];
+        all.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)))
+    }
+
+    /// What a cell's identity holds of it.
+    fn identity(&self) -> serde_json::Value {
+        let mut all = vec![
+            serde_json::json!(self.n),
+            serde_json::json!(self.sampler),
+            self.seed.into(),
+            self.excludes().into(),
+            self.between.as_str().into(),
+        ];
+        // Only where one is said: the others keep the identity that they had before there was any.
+        let own = [&self.prompt, &self.answer, &self.delimiter];
+        if own.iter().any(|o| o.is_some()) {
+            all.push(serde_json::json!(own));
+        }
+        all.into()
     }
 }
 
@@ -308,9 +340,15 @@ impl Task {
                 mistake!("`{key}.{name}` is {value}; it is a text");
             }
         }
-        let asked = matches!(self.ask, Ask::Choice(_) | Ask::Cloze(_));
-        if self.fewshot.is_some() && !asked {
-            mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
+        match (&self.fewshot, &self.ask) {
+            (None, _) | (_, Ask::Choice(_) | Ask::Cloze(_)) => {}
+            (Some(f), Ask::Generate(g)) if g.gold.is_some() || f.answer.is_some() => {}
+            (_, Ask::Generate(_)) => {
+                mistake!("`fewshot`: an example's answer is `gold`, or its own: say `fewshot.answer`")
+            }
+            (_, ask) => {
+                mistake!("`fewshot`: a {} task has no examples; choice, cloze and generate have", ask.kind())
+            }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
         if self.part.is_some() && self.parts.is_empty() {
@@ -340,6 +378,9 @@ impl Task {
             mistake!(
                 "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
             );
+        }
+        if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
+            mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
         }
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
@@ -392,16 +433,19 @@ impl Task {
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
-        let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
+        let shots = shots.map(Fewshot::identity);
         let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty() && self.keep.is_none();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        let mut all = vec![serde_json::json!(list(&self.parts)), serde_json::json!(list(&self.fields))];
-        all.push(shots.into());
+        let mut all = vec![
+            serde_json::json!(list(&self.parts)),
+            serde_json::json!(list(&self.fields)),
+            serde_json::json!(shots),
+        ];
         if self.weigh == Weigh::Parts {
             all.push("parts count the same".into());
         }
-        all.extend(self.keep.as_deref().map(|k| format!("keep {k}").into()));
+        all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
         all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
         (!none).then(|| all.into())
     }
@@ -410,7 +454,9 @@ impl Task {
     fn templates(&self) -> Vec<(&str, &str)> {
         let part = self.part.as_deref().map(|p| ("part", p));
         let keep = self.keep.as_deref().map(|k| ("keep", k));
-        self.fields().chain(part).chain(keep).chain(self.ask.templates()).collect()
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let first = keep.into_iter().chain(part);
+        first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
