@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Result, bail};
 use bitsweep::{
     hub::{Hub, Settings},
+    mistake::is_mistake,
     suite::{
         Task,
         data::{self, Items, Place},
@@ -692,7 +693,7 @@ fn items_find_their_part_or_are_left_out() {
     let prompts: Vec<&str> = asked.iter().map(|q| q.prompts[0].as_str()).collect();
     assert_eq!(prompts, ["Bees 2", "Bees 5", "Ants 1", "Ants 4"]);
     assert_eq!(loaded.part_names(Some(1)), ["b", "a"]);
-    assert!(task.more().unwrap().to_string().contains("keep {{ n != 3 }}"));
+    assert!(task.more().unwrap().to_string().contains("{{ n != 3 }}"));
     for (from, to, says) in [
         ("b = 'Bees'\n", "", "item 2: no part `b`; there are: a"),
         ("n != 3", "n > 9", "`keep` leaves none of its 5 items"),

@@ -144,7 +144,7 @@ fn each_answer_stands_in_the_next_prompt() {
 
 #[test]
 fn temperatures_are_an_item_s_own() {
-    let hot = Talk { temperature: 50., ..talk(&["a"; 6], &[]) };
+    let hot = Talk { temperature: 50., number: 4, ..talk(&["a"; 6], &[]) };
     let cold = talk(&["a"; 6], &[]);
     let run = |talks: &[Talk], seed| {
         let out = dialogue::run(&mut Alphabet::new(b'z'), None, talks, &settings(""), seed).unwrap();
@@ -158,7 +158,9 @@ fn temperatures_are_an_item_s_own() {
     assert!(both[1].iter().all(|t| *t == b"bcdefghi".map(u32::from)));
     assert_ne!(both[0][0], both[1][0]);
     assert_ne!(both[0][0], both[0][1], "a turn has draws of its own");
-    assert_eq!(run(std::slice::from_ref(&hot), 0)[0], both[0], "whoever talks beside it");
+    assert_eq!(run(&[cold, hot.clone()], 0)[1], both[0], "whoever talks beside it");
+    let other = Talk { number: 5, ..hot.clone() };
+    assert_ne!(run(&[other], 0)[0], both[0]);
     assert_ne!(run(&[hot], 1)[0], both[0]);
 }
 

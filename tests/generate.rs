@@ -165,7 +165,8 @@ fn settings(text: &str) -> Generate {
 }
 
 fn ask(prompt: &str, gold: &[&str]) -> Question {
-    Question { prompt: prompt.into(), gold: gold.iter().map(|g| g.to_string()).collect() }
+    let gold = gold.iter().map(|g| g.to_string()).collect();
+    Question { prompt: prompt.into(), gold, ..Question::default() }
 }
 
 fn answers(outcomes: &Outcomes) -> Vec<&Answer> {

@@ -28,6 +28,8 @@ mod language;
 mod llama_cpp;
 /// Every family, and repositories as they are, through the command line.
 mod models;
+/// Alone, among others, in another order, in shards: the same.
+mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 /// Same records, same bytes.
