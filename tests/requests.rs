@@ -522,7 +522,8 @@ fn real_rows_make_requests() {
     ] {
         let Some(path) = shared(&format!("data/{file}")) else { continue };
         let found = task(word, 0);
-        let file = FileData { path: Names::One(path.display().to_string()), field: None, columns: None };
+        let file =
+            FileData { path: Names::One(path.display().to_string()), field: None, columns: None, cut: None };
         let own = data::Local { folder: "".into(), file };
         let instead = data::Instead { items: Some(own), ..Default::default() };
         let items = data::load(&found.label, &found.task, &found.place, &instead, &no_hub).unwrap();

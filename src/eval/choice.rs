@@ -5,7 +5,7 @@
 use super::{Lm, Names, Outcome, Outcomes, Sequence, first, harness_encode};
 use crate::{
     mistake,
-    suite::{python::is_space, task::Profile},
+    suite::{ask::Profile, python::is_space},
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

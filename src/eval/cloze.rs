@@ -1,7 +1,7 @@
 //! What comes next? lm-evaluation-harness's `loglikelihood`: one continuation an item, its log-likelihood and whether
 //! the model would have said it (LAMBADA).
 use super::{Lm, Names, Outcome, Outcomes, choice::requests};
-use crate::suite::{requests::Blank, task::Profile};
+use crate::suite::{ask::Profile, requests::Blank};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 

@@ -152,15 +152,15 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "exact_match",
         about: "share of answers that are the gold one, after the first filter; `exact_match:NAME` after that one",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.exact, 1.])),
+        share: |o| exact(o, None),
     },
     Metric {
         name: "same_tokens",
         about: "tokens before the first that full precision would have written otherwise, a sample",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([s.full?.same as f64, 1.])),
@@ -168,7 +168,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "same_answer",
         about: "share of samples that full precision would have written token for token",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.full?.same == s.tokens.len())), 1.])),
@@ -176,7 +176,7 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "full_ppl",
         about: "exp(nll / tokens) of the answers under full precision",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Exp,
         share: |o| sampled(o, |s| Some([s.full?.nll, s.tokens.len() as f64])),
@@ -184,18 +184,46 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "unfinished",
         about: "share of samples that the limit ended, neither EOS nor a stop text",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Plain,
         share: |o| sampled(o, |s| Some([f64::from(u8::from(s.ended == generate::Ended::Limit)), 1.])),
     },
     Metric {
         name: "cut_prompts",
-        about: "share of items whose prompt lost its left to fit the model",
-        of: &["generate"],
+        about: "share of items with a prompt that lost its left to fit the model",
+        of: &["generate", "dialogue"],
         higher_is_better: false,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([f64::from(u8::from(a.cut > 0)), 1.])),
+        share: |o| match o {
+            Outcome::Generated(a) => Some([f64::from(u8::from(a.cut > 0)), 1.]),
+            Outcome::Dialogue(a) => Some([f64::from(u8::from(a.turns.iter().any(|t| t.cut > 0))), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
+        name: "judge",
+        about: "mean of what a judge gave the answers; there once `bitsweep judge` has asked it",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |_| true),
+    },
+    Metric {
+        name: "judge_turn_1",
+        about: "the same, of first answers",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |turn| turn == 0),
+    },
+    Metric {
+        name: "judge_turn_2",
+        about: "the same, of second answers",
+        of: &["dialogue"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| judged(o, |turn| turn == 1),
     },
 ];
 
@@ -211,9 +239,7 @@ const OF_FILTER: &str = "exact_match:";
 /// What an outcome contributes to a metric by its name, a filter's among them.
 pub fn share(name: &str, outcome: &Outcome) -> Option<Share> {
     match name.strip_prefix(OF_FILTER) {
-        Some(filter) => {
-            generated(outcome, |a| Some([a.filtered.iter().find(|f| f.filter == filter)?.exact, 1.]))
-        }
+        Some(filter) => exact(outcome, Some(filter)),
         None => (metric(name)?.share)(outcome),
     }
 }
@@ -244,16 +270,35 @@ fn choice(o: &Outcome, right: impl Fn(&Answer) -> bool) -> Option<Share> {
         _ => None,
     }
 }
-fn generated(o: &Outcome, f: impl Fn(&generate::Answer) -> Option<Share>) -> Option<Share> {
+/// Summed over an item's samples, or a talk's turns.
+fn sampled(o: &Outcome, f: impl Fn(&generate::Sample) -> Option<Share>) -> Option<Share> {
     match o {
-        Outcome::Generated(a) => f(a),
+        Outcome::Generated(a) => sum(a.samples.iter().map(f)),
+        Outcome::Dialogue(a) => sum(a.turns.iter().map(|t| f(&t.sample))),
         _ => None,
     }
 }
-/// Summed over an item's samples.
-fn sampled(o: &Outcome, f: impl Fn(&generate::Sample) -> Option<Share>) -> Option<Share> {
-    let add = |sum: Share, x: Share| [sum[0] + x[0], sum[1] + x[1]];
-    generated(o, |a| a.samples.iter().try_fold([0.; 2], |sum, s| Some(add(sum, f(s)?))))
+fn sum(mut shares: impl Iterator<Item = Option<Share>>) -> Option<Share> {
+    shares.try_fold([0.; 2], |sum, s| s.map(|s| [sum[0] + s[0], sum[1] + s[1]]))
+}
+/// Of a filter by name, or the first: what it found right, over a talk's turns that have a gold answer.
+fn exact(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    let of = |all: &[generate::Filtered]| {
+        let found = all.iter().find(|f| name.is_none_or(|name| f.filter == name));
+        found.map(|f| [f.exact, 1.])
+    };
+    match o {
+        Outcome::Generated(a) => of(&a.filtered),
+        Outcome::Dialogue(a) => {
+            sum(a.turns.iter().filter(|t| !t.filtered.is_empty()).map(|t| of(&t.filtered)))
+        }
+        _ => None,
+    }
+}
+/// What a judge gave a talk's turns, of those that `turn` picks.
+fn judged(o: &Outcome, turn: impl Fn(usize) -> bool) -> Option<Share> {
+    let Outcome::Dialogue(a) = o else { return None };
+    sum(a.turns.iter().enumerate().filter(|(i, _)| turn(*i)).map(|(_, t)| Some([t.score?, 1.])))
 }
 fn gap(o: &Outcome, f: impl Fn(&Gap) -> f64) -> Option<Share> {
     match o {

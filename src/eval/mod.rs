@@ -3,12 +3,13 @@
 //! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
 pub mod choice;
 pub mod cloze;
+pub mod dialogue;
 pub mod divergence;
 pub mod generate;
 pub mod metrics;
 pub mod perplexity;
 
-use crate::suite::task::Profile;
+use crate::suite::ask::Profile;
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,11 @@ pub trait Lm {
     /// Text of tokens, without special ones. A model that is only asked for scores needs none.
     fn decode(&self, _tokens: &[u32]) -> Result<String> {
         anyhow::bail!("this model gives no text")
+    }
+    /// A talk as the model wants to read it, up to where its answer begins: in its own chat template, or in this one. A
+    /// base model has none.
+    fn chat(&self, _said: &[dialogue::Said], _template: Option<&str>) -> Result<String> {
+        anyhow::bail!("this model has no chat template")
     }
     /// Tokens that end an answer.
     fn ends(&self) -> Result<Vec<u32>> {
@@ -139,6 +145,8 @@ pub enum Outcome {
     Divergence(divergence::Gap),
     /// An answer of the model's own.
     Generated(generate::Answer),
+    /// Several, in turns.
+    Dialogue(dialogue::Answers),
 }
 
 /// An item's name: a hash of its content, and how often that content was met before, so that twins stay apart.

@@ -6,7 +6,7 @@ use super::{
     score::{Scored, score},
 };
 use crate::{
-    eval::{Lm, Outcomes, choice, cloze, divergence, generate, perplexity},
+    eval::{Lm, Outcomes, choice, cloze, dialogue, divergence, generate, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
     model::{load::Opened, spec::DecoderSpec},
@@ -205,15 +205,21 @@ pub fn evaluate(
         Ask::Perplexity(p) if p.protocol == Protocol::Rolling => {
             let texts = requests::texts(said, items, &p.text)?;
             // A limit is of each part.
-            let texts: Vec<String> = items.picked(limit).filter_map(|i| texts.get(i)).cloned().collect();
+            let texts: Vec<_> = items.picked(limit).filter_map(|i| texts.get(i)).cloned().collect();
             perplexity::rolling(lm, &texts, p.window, p.profile)
         }
+        Ask::Perplexity(p) if p.protocol == Protocol::Drawn => {
+            let texts = requests::texts(said, items, &p.text)?;
+            let (count, seed) = (p.windows.unwrap_or(256).min(take), p.seed.unwrap_or(0));
+            perplexity::drawn(lm, &texts, p.window, count, seed)
+        }
         Ask::Perplexity(p) => {
-            let text = requests::texts(said, items, &p.text)?.join(&p.join);
-            perplexity::joined(lm, &text, p.protocol, p.window, limit)
+            let text = requests::joined(said, items, &p.text, &p.join, p.items)?;
+            let most = p.windows.unwrap_or(usize::MAX).min(take);
+            perplexity::joined(lm, &text, p.protocol, p.window, Some(most))
         }
         Ask::Divergence(d) => {
-            let text = requests::texts(said, items, &d.text)?.join(&d.join);
+            let text = requests::joined(said, items, &d.text, &d.join, None)?;
             let mut windows = perplexity::windows(lm, &text, d.protocol, d.window)?;
             windows.truncate(take);
             divergence::run(lm, reference, &windows)
@@ -224,6 +230,11 @@ pub fn evaluate(
             let rows = requests::rows(said, items, limit)?;
             let full = asks_full(task).then_some(reference);
             generate::run(lm, full, &super::generate::questions(g, rows.iter())?, g, seed)
+        }
+        Ask::Dialogue(d) => {
+            let talks = requests::talks(said, d, items, limit)?;
+            dialogue::check(&talks)?;
+            dialogue::run(lm, asks_full(task).then_some(reference), &talks, d, seed)
         }
     }
 }

@@ -111,8 +111,9 @@ impl Instead {
                 "`{name}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
             );
         }
+        let cut = own.file.cut.clone().or_else(|| data.cut().cloned());
         let path = Names::Many(names.iter().map(|n| n.replace(PART, part)).collect());
-        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, ..own.file.clone() } }))
+        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, cut, ..own.file.clone() } }))
     }
 }
 
@@ -215,6 +216,7 @@ fn read(files: Vec<Source>, layout: Layout<'_>) -> Result<(Vec<Value>, String)> 
     }
     let more = layout.field.iter().map(|f| format!("field {f}"));
     let more = more.chain(layout.columns.iter().map(|c| format!("columns {c:?}")));
+    let more = more.chain(layout.cut.iter().map(|c| format!("cut {c:?}")));
     hashes.extend(more);
     let hash = match hashes.len() {
         1 => hashes.remove(0),

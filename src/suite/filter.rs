@@ -107,6 +107,30 @@ impl Chain {
         Ok(Self { name: filter.name.clone(), steps: steps.with_context(|| filter.name.clone())? })
     }
 
+    /// Compiles a task's filters, each of which has a name of its own.
+    pub fn all(filters: &[Filter]) -> Result<Vec<Self>> {
+        for (i, filter) in filters.iter().enumerate() {
+            if filter.name.is_empty() || filters[..i].iter().any(|f| f.name == filter.name) {
+                mistake!("each has a name of its own; `{}` is none", filter.name);
+            }
+        }
+        filters.iter().map(Self::new).collect()
+    }
+
+    /// Whether the metrics that compare answers can be given.
+    pub fn named(filters: &[Filter], gold: bool, metrics: &[String]) -> Result<()> {
+        let names: Vec<&str> = filters.iter().map(|f| f.name.as_str()).collect();
+        for metric in metrics.iter().filter(|m| m.starts_with("exact_match")) {
+            if !gold {
+                mistake!("`{metric}` needs `gold`");
+            }
+            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
+                mistake!("`{metric}`: no filter `{name}`; there are: {}", names.join(", "));
+            }
+        }
+        Ok(())
+    }
+
     /// From an item's answers to those that count: one, where a step takes one.
     pub fn apply(&self, mut answers: Vec<String>) -> Result<Vec<String>> {
         for (step, expressions) in &self.steps {

@@ -1,13 +1,13 @@
 //! What `[ask.generate]` says.
 use super::{
+    ask::Profile,
     filter::{Chain, ExactMatch, Filter, Same},
-    task::Profile,
 };
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// See [`Ask::Generate`](super::task::Ask::Generate).
+/// See [`Ask::Generate`](super::ask::Ask::Generate).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
@@ -41,7 +41,10 @@ pub struct Generate {
     /// When an answer is the gold one.
     #[serde(default)]
     pub exact_match: ExactMatch,
-    /// Which special tokens are put in.
+    /// Whether the prompt is what a user says, in the model's chat template, which puts in its own special tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chat: bool,
+    /// Which special tokens are put in, where it is no chat.
     #[serde(default)]
     pub profile: Profile,
 }
@@ -72,22 +75,8 @@ impl Generate {
             mistake!("`{label}`: {why}");
         }
         Same::new(&self.exact_match).blame(format!("`{label}`: `exact_match`"))?;
-        let names: Vec<&str> = self.filters.iter().map(|f| f.name.as_str()).collect();
-        for (i, filter) in self.filters.iter().enumerate() {
-            Chain::new(filter).blame(format!("`{label}`: `filters`"))?;
-            if names[..i].contains(&names[i]) || names[i].is_empty() {
-                mistake!("`{label}`: `filters`: each has a name of its own; `{}` is none", names[i]);
-            }
-        }
-        for metric in metrics.iter().filter(|m| m.starts_with("exact_match")) {
-            if self.gold.is_none() {
-                mistake!("`{label}`: `{metric}` needs `gold`");
-            }
-            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
-                mistake!("`{label}`: `{metric}`: no filter `{name}`; there are: {}", names.join(", "));
-            }
-        }
-        Ok(())
+        Chain::all(&self.filters).blame(format!("`{label}`: `filters`"))?;
+        Chain::named(&self.filters, self.gold.is_some(), metrics).blame(format!("`{label}`"))
     }
 
     /// Every template with its key.
@@ -106,6 +95,13 @@ impl Generate {
                 format!("{} drawn at temperature {t}{top_k}{top_p}", self.samples)
             }
         };
-        format!("generated, {how}, at most {} tokens; a prompt that is too long loses its left", self.limit)
+        let tokens = match self.chat {
+            true => "the model's chat template",
+            false => self.profile.words(),
+        };
+        format!(
+            "generated, {how}, at most {} tokens; a prompt that is too long loses its left; {tokens}",
+            self.limit
+        )
     }
 }

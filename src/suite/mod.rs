@@ -1,6 +1,8 @@
 //! Tasks: one TOML file each, `suites/<suite>/<task>.toml`. A suite is a folder. A task never runs code.
+pub mod ask;
 pub mod clean;
 pub mod data;
+pub mod dialogue;
 pub mod fewshot;
 pub mod filter;
 pub mod find;
@@ -13,4 +15,5 @@ pub mod rows;
 pub mod task;
 pub mod template;
 
-pub use task::{Ask, Protocol, Task};
+pub use ask::{Ask, Protocol};
+pub use task::Task;

@@ -3,10 +3,12 @@
 //! Context: description, then for each shot its prompt, delimiter, answer and what stands between shots, then the
 //! item's own prompt. Continuation: delimiter and ending; a cloze's ending stands as it is.
 use super::{
+    ask::{Ask, Choice, Cloze, Endings},
     clean::Cleaner,
     data::{Items, Part},
+    dialogue::{Dialogue, Temperature},
     fewshot::Draws,
-    task::{Ask, Choice, Cloze, Endings, Task},
+    task::Task,
     template::Template,
 };
 use crate::mistake;
@@ -75,17 +77,51 @@ pub fn rows(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Valu
     items.picked(limit).map(one).collect()
 }
 
+/// A text to be predicted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// As the model reads it.
+    pub text: String,
+    /// Before repairs: its words and bytes are what a loss is spread over.
+    pub raw: String,
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self { text: text.into(), raw: text.into() }
+    }
+}
+
 /// The texts of a perplexity or divergence task's items.
-pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<String>> {
+pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<Text>> {
     let (rows, template) = (Rows::new(task)?, Template::new("text", template)?);
     let mut all = Vec::new();
     for part in &items.parts {
         for i in part.rows.clone() {
-            let row = rows.prepare(&items.rows[i], part).with_context(|| format!("item {}", i + 1))?;
-            all.push(template.text(&row)?);
+            let one = || -> Result<Text> {
+                let mut row = rows.derive(&items.rows[i], part)?;
+                let raw = template.text(&row)?;
+                rows.cleaner.apply(&mut row);
+                let text = if task.clean.is_empty() { raw.clone() } else { template.text(&row)? };
+                Ok(Text { text, raw })
+            };
+            all.push(one().with_context(|| format!("item {}", i + 1))?);
         }
     }
     Ok(all)
+}
+
+/// One text of a perplexity or divergence task's items, or of the first ones.
+pub fn joined(
+    task: &Task,
+    items: &Items,
+    template: &str,
+    join: &str,
+    first: Option<usize>,
+) -> Result<String> {
+    let texts = texts(task, items, template)?;
+    let texts: Vec<String> = texts.into_iter().take(first.unwrap_or(usize::MAX)).map(|t| t.text).collect();
+    Ok(texts.join(join))
 }
 
 /// A choice task's questions; `limit`: of each part.
@@ -98,6 +134,80 @@ pub fn questions(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec
 pub fn blanks(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Blank>> {
     let mut builder = Builder::new(task, items)?;
     items.picked(limit).map(|i| builder.blank(i)).collect()
+}
+
+/// One talk, rendered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Talk {
+    /// What the system says before all turns; empty: nothing.
+    pub system: String,
+    /// What the user says, turn after turn.
+    pub turns: Vec<String>,
+    /// Right answers, one a turn; none where nothing is compared.
+    pub golds: Vec<String>,
+    /// Of this item's draws.
+    pub temperature: f64,
+    /// What other files call the item.
+    pub id: String,
+    /// What kind of question it is.
+    pub category: String,
+    /// What a judge is told is right, one a turn, or none.
+    pub references: Vec<String>,
+}
+
+/// A dialogue task's talks; `limit`: of each part.
+pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) -> Result<Vec<Talk>> {
+    let template =
+        |key: &str, source: &Option<String>| source.as_deref().map(|s| Template::new(key, s)).transpose();
+    let judge = said.judge.clone().unwrap_or_default();
+    let (turns, system) = (Template::new("turns", &said.turns)?, Template::new("system", &said.system)?);
+    let gold = template("gold", &said.gold)?;
+    let (id, category) = (template("id", &judge.id)?, template("category", &judge.category)?);
+    let references = template("references", &judge.references)?;
+    let heat = match &said.temperature {
+        Temperature::Same(_) => None,
+        Temperature::Each(t) => Some(Template::new("temperature", t)?),
+    };
+    let list = |key: &str, template: &Template, row: &Value| -> Result<Vec<String>> {
+        let value = template.value(row)?;
+        let text = |v: &Value| match v {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(n) => Some(n.to_string()),
+            _ => None,
+        };
+        match value.as_array().and_then(|l| l.iter().map(text).collect::<Option<Vec<_>>>()) {
+            Some(texts) => Ok(texts),
+            None => mistake!("`{key}` gives {value}, which is no list of texts"),
+        }
+    };
+    let one = |row: &Value| -> Result<Talk> {
+        let maybe =
+            |key: &str, t: &Option<Template>| t.as_ref().map_or(Ok(Vec::new()), |t| list(key, t, row));
+        let text = |t: &Option<Template>| t.as_ref().map_or(Ok(String::new()), |t| t.text(row));
+        let temperature = match (&heat, &said.temperature) {
+            (None, Temperature::Same(t)) => *t,
+            (Some(template), _) => {
+                let value = template.value(row)?;
+                let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+                match number {
+                    Some(t) => t,
+                    None => mistake!("`temperature` gives {value}, which is no number"),
+                }
+            }
+            _ => 0.,
+        };
+        Ok(Talk {
+            system: system.text(row)?,
+            turns: list("turns", &turns, row)?,
+            golds: maybe("gold", &gold)?,
+            temperature,
+            id: text(&id)?,
+            category: text(&category)?,
+            references: maybe("references", &references)?,
+        })
+    };
+    let rows = rows(task, items, limit)?;
+    rows.iter().enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
 }
 
 /// What becomes of a row before templates see it: its part, its derived fields, its repairs.
@@ -114,6 +224,13 @@ impl Rows {
     }
 
     fn prepare(&self, row: &Value, part: &Part) -> Result<Value> {
+        let mut row = self.derive(row, part)?;
+        self.cleaner.apply(&mut row);
+        Ok(row)
+    }
+
+    /// Without repairs.
+    fn derive(&self, row: &Value, part: &Part) -> Result<Value> {
         let mut row = row.clone();
         if !part.name.is_empty() {
             row["part"] = part.name.as_str().into();
@@ -122,7 +239,6 @@ impl Rows {
         for (name, template) in &self.fields {
             row[name] = template.value(&row)?;
         }
-        self.cleaner.apply(&mut row);
         Ok(row)
     }
 }

@@ -1,8 +1,8 @@
 //! What a task file says.
 use super::{
+    ask::{Ask, Protocol},
     clean::{Clean, Cleaner},
-    generate::Generate,
-    rows::{self, Layout},
+    rows::{self, Cut, Layout},
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -127,6 +127,10 @@ pub struct FileData {
     /// Names of a `.csv` or `.tsv` file's columns, where it has no header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// How a text is more than one item: `"lines"`, or `{ begins = 'EXPRESSION' }` of an item's first line. Files of rows,
+    /// among which a text may stand in, have no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// See [`Data::Hub`].
@@ -145,6 +149,9 @@ pub struct HubData {
     /// As in [`FileData::columns`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// As in [`FileData::cut`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// One file, or several that are one data set, in this order.
@@ -171,19 +178,20 @@ impl FileData {
     /// Files that are read as another's are.
     pub fn new(names: Vec<String>, layout: Layout<'_>) -> Self {
         let columns = layout.columns.map(<[String]>::to_vec);
-        Self { path: Names::Many(names), field: layout.field.map(str::to_string), columns }
+        let (field, cut) = (layout.field.map(str::to_string), layout.cut.cloned());
+        Self { path: Names::Many(names), field, columns, cut }
     }
 
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
 impl HubData {
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
@@ -213,24 +221,11 @@ impl Data {
         if layout.columns.is_some() && !all(&["csv", "tsv"]) {
             mistake!("{key}: only a .csv or .tsv file has `columns` to name");
         }
+        if let Some(Cut::Begins(pattern)) = layout.cut {
+            fancy_regex::Regex::new(pattern).blame(format!("{key}: `cut.begins`"))?;
+        }
         Ok(())
     }
-}
-
-/// `[ask.perplexity]` and so on: the table's name is the kind of task. Strings are Jinja templates over an item.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Ask {
-    /// How well is a text predicted?
-    Perplexity(Perplexity),
-    /// Which ending is likeliest?
-    Choice(Choice),
-    /// How likely is what comes next?
-    Cloze(Cloze),
-    /// How far is the quantized model's distribution from full precision's, token by token?
-    Divergence(Divergence),
-    /// What does the model write?
-    Generate(Generate),
 }
 
 impl Data {
@@ -240,6 +235,15 @@ impl Data {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
             Data::Items(_) => &[],
+        }
+    }
+
+    /// How its texts are cut into items.
+    pub fn cut(&self) -> Option<&Cut> {
+        match self {
+            Data::File(file) => file.cut.as_ref(),
+            Data::Hub(hub) => hub.cut.as_ref(),
+            Data::Items(_) => None,
         }
     }
 
@@ -262,160 +266,11 @@ impl Data {
 /// What stands for a part's name in paths.
 pub const PART: &str = "{part}";
 
-impl Ask {
-    /// The table's name.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Ask::Perplexity(_) => "perplexity",
-            Ask::Choice(_) => "choice",
-            Ask::Cloze(_) => "cloze",
-            Ask::Divergence(_) => "divergence",
-            Ask::Generate(_) => "generate",
-        }
-    }
-}
-
-/// See [`Ask::Perplexity`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Perplexity {
-    /// Of one item.
-    #[serde(default = "field_text")]
-    pub text: String,
-    /// Between items, where the protocol joins them.
-    #[serde(default = "two_lines")]
-    pub join: String,
-    /// How the text is cut and scored.
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// Tokens of a window. Default: 2048 for `windows`, 512 for `llama-cpp`, the model's context for `rolling`.
-    #[serde(default)]
-    pub window: Option<usize>,
-    /// Which special tokens `rolling` puts in.
-    #[serde(default)]
-    pub profile: Profile,
-}
-
-/// See [`Ask::Divergence`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Divergence {
-    /// Of one item.
-    #[serde(default = "field_text")]
-    pub text: String,
-    /// Between items.
-    #[serde(default = "two_lines")]
-    pub join: String,
-    /// Windows as in `windows`, or as in `llama-cpp` (second halves only).
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// Tokens of a window. Default: 2048 for `windows`, 512 for `llama-cpp`.
-    #[serde(default)]
-    pub window: Option<usize>,
-}
-
-/// See [`Ask::Choice`]. Several endings of one prompt, or one ending of several prompts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Choice {
-    /// What stands before everything, examples included.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// What stands before every ending.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<String>,
-    /// A list, as one expression over the item: `{{ endings }}`; or one template an ending.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endings: Option<Endings>,
-    /// In place of `prompt`: one an option, as `endings` are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompts: Option<Endings>,
-    /// In place of `endings`: the one that stands after each of `prompts`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ending: Option<String>,
-    /// The index of the right one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gold: Option<String>,
-    /// In place of `gold`, where several are right: a list with a 1 for each right one and a 0 for each other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<String>,
-    /// Between prompt and ending.
-    #[serde(default = "space")]
-    pub delimiter: String,
-    /// Which special tokens are put in.
-    #[serde(default)]
-    pub profile: Profile,
-}
-
-/// See [`Ask::Cloze`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cloze {
-    /// What stands before everything, examples included.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// The context.
-    pub prompt: String,
-    /// What comes next, with whatever white space it begins with.
-    pub ending: String,
-    /// Between an example's prompt and its ending. The item's own has none.
-    #[serde(default = "space")]
-    pub delimiter: String,
-    /// Which special tokens are put in.
-    #[serde(default)]
-    pub profile: Profile,
-}
-
-/// See [`Choice::endings`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Endings {
-    /// An expression that gives a list.
-    List(String),
-    /// A template each.
-    Each(Vec<String>),
-}
-
-/// How a text is cut and scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// GPTQ's: join, tokenize once, non-overlapping windows, tail dropped, all but each window's first token scored.
-    #[default]
-    Windows,
-    /// lm-evaluation-harness's `loglikelihood_rolling`: each item on its own, every token scored.
-    Rolling,
-    /// `llama-perplexity`'s: windows of 512, of which the second half is scored.
-    LlamaCpp,
-}
-
-/// Which special tokens lm-evaluation-harness puts in; it changed its mind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Profile {
-    /// Since 0.4.9.2: what the tokenizer itself adds; `rolling` puts the prefix token before even that.
-    #[default]
-    #[serde(rename = "lm-eval-0.4.9.2", alias = "v0.4.9.2")]
-    Tokenizer,
-    /// From 0.4.0 to 0.4.9.1: nothing is added; `rolling` still has its prefix token.
-    #[serde(rename = "lm-eval-0.4.0", alias = "v0.4")]
-    Bare,
-    /// Up to 0.3: nothing is added, prompt and ending are tokenized each on its own, and what stands before a text with
-    /// nothing before it is EOS.
-    #[serde(rename = "lm-eval-0.3", alias = "v0.3")]
-    Separate,
-}
-
-fn field_text() -> String {
-    "{{ text }}".into()
-}
 fn two_lines() -> String {
     "\n\n".into()
 }
 fn usual_seed() -> u64 {
     1234
-}
-fn space() -> String {
-    " ".into()
 }
 
 impl Task {
@@ -426,20 +281,12 @@ impl Task {
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
-        if let Ask::Divergence(Divergence { protocol: Protocol::Rolling, .. }) = &task.ask {
-            mistake!("`{label}`: divergence has the protocols `windows` and `llama-cpp`, not `rolling`");
-        }
-        let window = match &task.ask {
-            Ask::Perplexity(p) => p.window,
-            Ask::Divergence(d) => d.window,
-            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => None,
-        };
-        if window.is_some_and(|w| w < 2) {
-            mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
-        }
+        task.ask.check().blame(format!("`{label}`"))?;
         task.check_data().blame(format!("`{label}`"))?;
-        if let Ask::Generate(g) = &task.ask {
-            g.check(label, &task.metrics)?;
+        match &task.ask {
+            Ask::Generate(g) => g.check(label, &task.metrics)?,
+            Ask::Dialogue(d) => d.check(label, &task.metrics)?,
+            _ => {}
         }
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
@@ -508,7 +355,7 @@ impl Task {
         match &self.ask {
             Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
             Ask::Divergence(_) => true,
-            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => false,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => false,
         }
     }
 
@@ -530,63 +377,16 @@ impl Task {
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        fn options<'a>(key: &'a str, list: &'a Option<Endings>) -> Vec<(&'a str, &'a str)> {
-            match list {
-                None => Vec::new(),
-                Some(Endings::List(list)) => vec![(key, list)],
-                Some(Endings::Each(each)) => each.iter().map(|e| (key, e.as_str())).collect(),
-            }
-        }
-        let mut all: Vec<(&str, &str)> = self.fields().collect();
-        match &self.ask {
-            Ask::Perplexity(p) => all.push(("text", &p.text)),
-            Ask::Divergence(d) => all.push(("text", &d.text)),
-            Ask::Generate(g) => all.extend(g.templates()),
-            Ask::Choice(c) => {
-                all.push(("description", &c.description));
-                let single =
-                    [("prompt", &c.prompt), ("ending", &c.ending), ("gold", &c.gold), ("labels", &c.labels)];
-                all.extend(single.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?))));
-                all.extend(options("endings", &c.endings));
-                all.extend(options("prompts", &c.prompts));
-            }
-            Ask::Cloze(c) => {
-                all.extend([("description", &*c.description), ("prompt", &c.prompt), ("ending", &c.ending)]);
-            }
-        }
-        all
+        self.fields().chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
     pub fn protocol(&self) -> String {
-        let cut = |protocol: Protocol, window: Option<usize>| match protocol {
-            Protocol::Windows => {
-                format!("windows of {}, all but the first token scored", window.unwrap_or(2048))
-            }
-            Protocol::LlamaCpp => {
-                format!("llama.cpp windows of {}, second half scored", window.unwrap_or(512))
-            }
-            Protocol::Rolling => match window {
-                Some(w) => format!("rolling, at most {w} tokens at once"),
-                None => "rolling, the model's context at once".into(),
-            },
-        };
-        let profile = |p: Profile| match p {
-            Profile::Tokenizer => "the tokenizer's own special tokens",
-            Profile::Bare => "no special tokens of the tokenizer",
-            Profile::Separate => "no special tokens, prompt and ending tokenized apart",
-        };
         let shots = match self.fewshot.as_ref().filter(|f| f.n > 0) {
             Some(Fewshot { n, sampler: Sampler::FirstN, .. }) => format!("; the first {n} examples"),
             Some(Fewshot { n, seed, .. }) => format!("; {n} examples, seed {seed}"),
             None => String::new(),
         };
-        match &self.ask {
-            Ask::Perplexity(p) => format!("{}; {}", cut(p.protocol, p.window), profile(p.profile)),
-            Ask::Divergence(d) => cut(d.protocol, d.window),
-            Ask::Choice(c) => format!("log-likelihood of each ending; {}{shots}", profile(c.profile)),
-            Ask::Cloze(c) => format!("log-likelihood of what comes next; {}{shots}", profile(c.profile)),
-            Ask::Generate(g) => format!("{}; {}", g.protocol(), profile(g.profile)),
-        }
+        format!("{}{shots}", self.ask.protocol())
     }
 }
