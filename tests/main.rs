@@ -9,6 +9,8 @@ mod cli;
 mod common;
 /// Rows from every kind of file, from disk and from the Hub; files that are none.
 mod data;
+/// Talks, and what a judge makes of them.
+mod dialogue;
 /// A window of cached decoding is the full pass; a reference form is the fused one.
 mod engine;
 /// Metrics and evaluators, against models written by hand.
@@ -26,6 +28,8 @@ mod language;
 mod llama_cpp;
 /// Every family, and repositories as they are, through the command line.
 mod models;
+/// Alone, among others, in another order, in shards: the same.
+mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 /// Same records, same bytes.

@@ -84,7 +84,8 @@ pub fn run(
                 // A template writes its own special tokens.
                 fit(lm, lm.encode(&text, false)?, settings.limit)
             };
-            let (prompt, cut) = one().with_context(|| format!("item {}, turn {}", i + 1, turn + 1))?;
+            let (prompt, cut) =
+                one().with_context(|| format!("item {}, turn {}", talks[i].number + 1, turn + 1))?;
             prompts.push(prompt);
             cuts.push(cut);
         }
@@ -96,7 +97,7 @@ pub fn run(
                 top_k: settings.top_k,
                 top_p: settings.top_p,
             },
-            number: &|k, step| uniform([seed, going[k] as u64, turn as u64, step as u64]),
+            number: &|k, step| uniform([seed, talks[going[k]].number as u64, turn as u64, step as u64]),
         };
         let mut samples = write(lm, &prompts, &how)?;
         if let Some(full) = full.as_deref_mut() {

@@ -100,21 +100,22 @@ pub fn run(
 ) -> Result<Outcomes> {
     let chains = chains(&settings.filters)?;
     let same = Same::new(&settings.exact_match)?;
-    let (mut prompts, mut cuts) = (Vec::new(), Vec::new());
-    for (i, q) in questions.iter().enumerate() {
-        for text in std::iter::once(&q.prompt).chain(&q.before) {
-            let (prompt, cut) = request(lm, text, settings).with_context(|| format!("item {}", i + 1))?;
+    let (mut prompts, mut cuts, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for q in questions {
+        for (text, first) in std::iter::once(&q.prompt).chain(&q.before).zip([0, settings.samples]) {
+            let (prompt, cut) =
+                request(lm, text, settings).with_context(|| format!("item {}", q.number + 1))?;
             cuts.push(cut);
             prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+            places.extend((first..first + settings.samples).map(|sample| [q.number as u64, sample as u64]));
         }
     }
     let draw = Draw { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let of = settings.samples;
     let how = How {
         stop: &settings.stop,
         limit: settings.limit,
         draw: &|_| draw,
-        number: &|i, step| uniform([seed, (i / of) as u64, (i % of) as u64, step as u64]),
+        number: &|i, step| uniform([seed, places[i][0], places[i][1], step as u64]),
     };
     let mut samples = write(lm, &prompts, &how)?;
     if let Some(full) = full {

@@ -6,6 +6,7 @@ use crate::{
     quant::recipe::Recipe,
     results::Rule,
     suite::{
+        ask::Profile,
         data::{Instead, Local},
         find::{self, Found},
         task::{FileData, Names},
@@ -39,6 +40,8 @@ struct File {
     #[serde(default)]
     seed: u64,
     limit: Option<usize>,
+    /// In place of the tasks' own, where they have one.
+    profile: Option<Profile>,
     /// Local files in place of tasks' own data.
     #[serde(default)]
     data: BTreeMap<String, Own>,
@@ -171,6 +174,11 @@ impl Study {
                         found.label
                     ),
                 }
+            }
+        }
+        if let Some(profile) = file.profile {
+            for found in &mut tasks {
+                found.task.as_profile(profile).blame(format!("study `{label}`: `profile`"))?;
             }
         }
         for task in &tasks {

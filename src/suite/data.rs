@@ -9,7 +9,7 @@ use crate::{
     mistake,
     mistake::{Blame, Mistake, nearest},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -52,6 +52,14 @@ impl Items {
     pub fn whole(rows: Vec<Value>, pool: Vec<Value>, hash: String) -> Self {
         let part = Part { rows: 0..rows.len(), pool: 0..pool.len(), ..Part::default() };
         Self { rows, hash, pool, parts: vec![part] }
+    }
+
+    /// The part of each of [`Items::picked`], by name; none where the task has no parts.
+    pub fn part_names(&self, limit: Option<usize>) -> Vec<&str> {
+        let named = self.parts.iter().filter(|p| !p.name.is_empty());
+        named
+            .flat_map(|p| std::iter::repeat_n(&*p.name, p.rows.len().min(limit.unwrap_or(usize::MAX))))
+            .collect()
     }
 
     /// The first `limit` items of each part.
@@ -116,8 +124,10 @@ pub fn load(
 ) -> Result<Items> {
     let titles = task.parts.iter().filter_map(|(name, title)| Some((name.as_str(), title.as_str()?)));
     let mut parts: Vec<(&str, &str)> = titles.collect();
-    if parts.is_empty() {
-        parts.push(("", ""));
+    let named = std::mem::take(&mut parts);
+    match &task.part {
+        None if !named.is_empty() => parts = named.clone(),
+        _ => parts.push(("", "")),
     }
     let alone = parts.len() == 1;
     let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
@@ -157,6 +167,31 @@ pub fn load(
         items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
     }
     items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
+    match &task.part {
+        Some(template) => apart(items, &Template::new("part", template)?, &named).blame(format!("`{label}`")),
+        None => Ok(items),
+    }
+}
+
+/// Items of one data set, part by part.
+fn apart(mut items: Items, template: &Template, parts: &[(&str, &str)]) -> Result<Items> {
+    let mut of: Vec<Vec<Value>> = vec![Vec::new(); parts.len()];
+    for (i, row) in std::mem::take(&mut items.rows).into_iter().enumerate() {
+        let name = template.text(&row).with_context(|| format!("item {}", i + 1))?;
+        let names = parts.iter().map(|p| p.0);
+        let Some(at) = names.clone().position(|n| n == name) else {
+            let all = names.clone().collect::<Vec<_>>().join(", ");
+            mistake!("item {}: no part `{name}`{}; there are: {all}", i + 1, nearest(&name, names))
+        };
+        of[at].push(row);
+    }
+    items.parts.clear();
+    for ((name, title), rows) in parts.iter().zip(of) {
+        let start = items.rows.len();
+        items.rows.extend(rows);
+        let (rows, pool) = (start..items.rows.len(), 0..items.pool.len());
+        items.parts.push(Part { name: name.to_string(), title: title.to_string(), rows, pool });
+    }
     Ok(items)
 }
 

@@ -1,6 +1,6 @@
 //! What a task file says.
 use super::{
-    ask::Ask,
+    ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
     rows::{self, Cut, Layout},
     template::Template,
@@ -31,6 +31,12 @@ pub struct Task {
     /// have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    /// What counts the same in the score of a task with parts.
+    #[serde(default)]
+    pub weigh: Weigh,
     /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
     #[serde(default)]
     pub keep: Option<String>,
@@ -108,6 +114,17 @@ impl Fewshot {
         }
         all.into()
     }
+}
+
+/// See [`Task::weigh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weigh {
+    /// Every item: lm-evaluation-harness's `weight_by_size: true`.
+    #[default]
+    Items,
+    /// Every part, whatever its size.
+    Parts,
 }
 
 /// See [`Fewshot::sampler`].
@@ -334,7 +351,11 @@ impl Task {
             }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
-        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
+        if self.part.is_some() && self.parts.is_empty() {
+            mistake!("`part` gives an item's part, and the task has no `parts`");
+        }
+        let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
+        for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
             let Some(data) = data else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
             if open && self.parts.is_empty() {
@@ -346,7 +367,18 @@ impl Task {
                 );
             }
         }
+        if self.weigh == Weigh::Parts && (self.parts.is_empty() || self.joins()) {
+            mistake!(
+                "`weigh` is `parts`, and {}",
+                if self.parts.is_empty() { "the task has none" } else { "windows of joined items have none" }
+            );
+        }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if let (Profile::OpenCompass, Some(m)) = (c.profile, self.metrics.iter().find(|m| *m != "acc")) {
+            mistake!(
+                "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
+            );
+        }
         if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
             mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
         }
@@ -364,6 +396,20 @@ impl Task {
         Ok(())
     }
 
+    /// Scored as another profile says, where the task has one. OpenCompass's leaves a choice its accuracy, and other kinds as
+    /// they are.
+    pub fn as_profile(&mut self, profile: Profile) -> Result<()> {
+        if profile == Profile::OpenCompass && matches!(self.ask, Ask::Choice(_)) {
+            let all = self.metrics.join(", ");
+            self.metrics.retain(|m| m == "acc");
+            if self.metrics.is_empty() {
+                mistake!("`opencompass` gives a choice `acc` alone, and a task reports {all}");
+            }
+        }
+        self.ask.set_profile(profile);
+        Ok(())
+    }
+
     /// Derived fields and their templates, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_str()?)))
@@ -372,6 +418,15 @@ impl Task {
     /// Whether examples are drawn from data of their own.
     pub fn has_pool(&self) -> bool {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
+    }
+
+    /// Whether items are joined to one text, so that what is scored belongs to none of them.
+    pub fn joins(&self) -> bool {
+        match &self.ask {
+            Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
+            Ask::Divergence(_) => true,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => false,
+        }
     }
 
     /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
@@ -387,15 +442,21 @@ impl Task {
             serde_json::json!(list(&self.fields)),
             serde_json::json!(shots),
         ];
+        if self.weigh == Weigh::Parts {
+            all.push("parts count the same".into());
+        }
         all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
+        all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
         (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let part = self.part.as_deref().map(|p| ("part", p));
         let keep = self.keep.as_deref().map(|k| ("keep", k));
-        keep.into_iter().chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let first = keep.into_iter().chain(part);
+        first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.
