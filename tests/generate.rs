@@ -309,13 +309,14 @@ const EOS: u32 = 256;
 const MARK: u32 = 257;
 
 /// Bytes are tokens; each prompt is answered by a text written down here.
-struct Script {
+pub struct Script {
     texts: Vec<Vec<u8>>,
     prompts: Vec<Vec<u32>>,
 }
 
 impl Script {
-    fn new(texts: &[&str]) -> Self {
+    /// The first prompt is answered by the first text, and so on, and round again.
+    pub fn new(texts: &[&str]) -> Self {
         Self { texts: texts.iter().map(|t| t.as_bytes().to_vec()).collect(), prompts: Vec::new() }
     }
 }

@@ -50,3 +50,5 @@ mod tidy;
 mod tokenizers;
 /// lm-evaluation-harness on texts made to trip a tokenizer.
 mod traps;
+/// Tasks in which the model writes; what it believes of its answers.
+mod written;

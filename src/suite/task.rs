@@ -1,10 +1,6 @@
 //! What a task file says.
 use super::{
-<<<<<<< HEAD
     ask::{Ask, Profile, Protocol},
-=======
-    ask::{Ask, Protocol},
->>>>>>> 373eb974769f5335972e691b2e2b07e0ecf5dfe2
     clean::{Clean, Cleaner},
     rows::{self, Cut, Layout},
     template::Template,
