@@ -232,7 +232,8 @@ fn packed_files_are_what_is_in_them() {
 #[test]
 fn json_csv_and_text() {
     let with = |name: &str, text: &str, field: Option<&str>| {
-        rows::parse(name, text.as_bytes().into(), Layout { field, columns: None }).map(|rows| text_of(&rows))
+        rows::parse(name, text.as_bytes().into(), Layout { field, ..Layout::default() })
+            .map(|rows| text_of(&rows))
     };
     fn text_of(rows: &[Value]) -> String {
         text(rows).join("\n")
@@ -275,7 +276,7 @@ fn json_csv_and_text() {
     assert_eq!(parse("x.tsv", b"a\tb\n1, 2\t\n").unwrap(), [json!({ "a": "1, 2", "b": "" })]);
     let columns = ["better".to_string(), "worse".to_string()];
     let bare = |text: &str| {
-        rows::parse("x.csv", text.as_bytes().into(), Layout { field: None, columns: Some(&columns) })
+        rows::parse("x.csv", text.as_bytes().into(), Layout { columns: Some(&columns), ..Layout::default() })
     };
     assert_eq!(
         bare("1,2\n3,4\n").unwrap(),
@@ -639,10 +640,11 @@ fn real_files_have_the_rows_that_they_have() {
         ("wikitext2/wiki.test.raw", None, 1),
         ("wikitext2/wiki.valid.tokens", None, 1),
     ] {
-        assert_eq!(read(name, Layout { field, columns: None }).len(), count, "{name}");
+        assert_eq!(read(name, Layout { field, ..Layout::default() }).len(), count, "{name}");
     }
     let columns = ["better".to_string(), "worse".to_string()];
-    let pairs = read("ethics/utilitarianism/util_test.csv", Layout { field: None, columns: Some(&columns) });
+    let pairs =
+        read("ethics/utilitarianism/util_test.csv", Layout { columns: Some(&columns), ..Layout::default() });
     assert_eq!(pairs.len(), 4808);
     assert!(pairs[0]["better"].as_str().unwrap().starts_with("I applied to adopt"));
     for (split, count) in [("dev", 285), ("test", 14042)] {

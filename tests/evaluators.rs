@@ -14,17 +14,17 @@ use bitsweep::{
 };
 
 const VOCAB: usize = 256;
-const BOS: u32 = 1;
+pub const BOS: u32 = 1;
 const EOS: u32 = 2;
 
 /// Bytes are tokens; the next token's logits are a function of the last one alone.
-struct Bytes<F> {
+pub struct Bytes<F> {
     next: F,
-    asked: Vec<Sequence>,
+    pub asked: Vec<Sequence>,
     context: usize,
 }
 
-fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
+pub fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
     Bytes { next, asked: Vec::new(), context: 64 }
 }
 
@@ -69,7 +69,7 @@ fn close(a: f64, b: f64) {
 }
 
 /// Knows nothing.
-fn uniform(_: u32) -> Vec<f32> {
+pub fn uniform(_: u32) -> Vec<f32> {
     vec![0.; VOCAB]
 }
 /// Sure that the last token comes again.
@@ -88,7 +88,7 @@ fn uniform_has_the_vocabulary_for_perplexity_and_a_parrot_one() {
     let all = perplexity::joined(&mut bytes(parrot), &same, Protocol::Windows, Some(20), None).unwrap();
     close(value(&all[1..], "perplexity").unwrap(), 1.);
     let rolled =
-        perplexity::rolling(&mut bytes(uniform), std::slice::from_ref(&same), None, Profile::Bare).unwrap();
+        perplexity::rolling(&mut bytes(uniform), &[same.as_str().into()], None, Profile::Bare).unwrap();
     close(value(&rolled, "perplexity").unwrap(), 256.);
     close(value(&rolled, "byte_perplexity").unwrap(), 256.);
     close(value(&rolled, "bits_per_byte").unwrap(), 8.);
@@ -128,7 +128,8 @@ fn rolling_scores_every_token_once_after_the_prefix() {
     let mut lm = bytes(uniform);
     lm.context = 8;
     let text = "abcdefghijklmnopqrst".to_string();
-    let all = perplexity::rolling(&mut lm, &[text.clone(), "x".into()], None, Profile::Tokenizer).unwrap();
+    let all =
+        perplexity::rolling(&mut lm, &[text.as_str().into(), "x".into()], None, Profile::Tokenizer).unwrap();
     let predicted: Vec<u32> = lm.asked.iter().flat_map(|s| s.tokens[s.predict.clone()].to_vec()).collect();
     let mut want = lm.encode(&text, true).unwrap();
     want.extend([BOS, u32::from(b'x')]);

@@ -20,6 +20,8 @@ mod generate;
 /// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;
+/// Every protocol of perplexity, token by token.
+mod language;
 /// What llama.cpp prints.
 mod llama_cpp;
 /// Every family, and repositories as they are, through the command line.

@@ -54,7 +54,7 @@ enum Own {
 impl Own {
     fn local(self, folder: &Path) -> Local {
         let file = match self {
-            Own::Names(path) => FileData { path, field: None, columns: None },
+            Own::Names(path) => FileData { path, field: None, columns: None, cut: None },
             Own::Table(file) => file,
         };
         Local { folder: folder.into(), file }

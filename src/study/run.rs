@@ -5,7 +5,7 @@ use super::{
     plan::{Cell, Plan, task_info},
 };
 use crate::{
-    eval::{self, Lm, Outcomes, choice, cloze, divergence, generate, metrics, perplexity},
+    eval::{self, Lm, Outcomes, choice, cloze, dialogue, divergence, generate, metrics, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
     model::{load::Opened, spec::DecoderSpec},
@@ -206,12 +206,18 @@ pub fn evaluate(
             texts.truncate(take);
             perplexity::rolling(lm, &texts, p.window, p.profile)
         }
+        Ask::Perplexity(p) if p.protocol == Protocol::Drawn => {
+            let texts = requests::texts(said, items, &p.text)?;
+            let (count, seed) = (p.windows.unwrap_or(256).min(take), p.seed.unwrap_or(0));
+            perplexity::drawn(lm, &texts, p.window, count, seed)
+        }
         Ask::Perplexity(p) => {
-            let text = requests::texts(said, items, &p.text)?.join(&p.join);
-            perplexity::joined(lm, &text, p.protocol, p.window, limit)
+            let text = requests::joined(said, items, &p.text, &p.join, p.items)?;
+            let most = p.windows.unwrap_or(usize::MAX).min(take);
+            perplexity::joined(lm, &text, p.protocol, p.window, Some(most))
         }
         Ask::Divergence(d) => {
-            let text = requests::texts(said, items, &d.text)?.join(&d.join);
+            let text = requests::joined(said, items, &d.text, &d.join, None)?;
             let mut windows = perplexity::windows(lm, &text, d.protocol, d.window)?;
             windows.truncate(take);
             divergence::run(lm, reference, &windows)
@@ -219,9 +225,13 @@ pub fn evaluate(
         Ask::Choice(c) => choice::run(lm, &requests::questions(said, items, limit)?, c.profile),
         Ask::Cloze(c) => cloze::run(lm, &requests::blanks(said, items, limit)?, c.profile),
         Ask::Generate(g) => {
-            let rows = requests::rows(said, items, limit)?;
             let full = asks_full(task).then_some(reference);
-            generate::run(lm, full, &super::generate::questions(g, rows.iter())?, g, seed)
+            generate::run(lm, full, &requests::openings(said, items, limit)?, g, seed)
+        }
+        Ask::Dialogue(d) => {
+            let talks = requests::talks(said, d, items, limit)?;
+            dialogue::check(&talks)?;
+            dialogue::run(lm, asks_full(task).then_some(reference), &talks, d, seed)
         }
     }
 }
@@ -242,7 +252,7 @@ fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value
     let all: Vec<eval::Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
     let mut values = BTreeMap::new();
     for (name, metric) in names.iter().filter_map(|n| Some((n, metrics::metric(n)?))) {
-        let shares: Vec<stats::Share> = all.iter().filter_map(|o| metrics::share(name, o)).collect();
+        let shares: Vec<stats::Share> = metrics::shares(name, &all).unwrap_or_default();
         ensure!(
             shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
             "metric `{name}` is not finite on every item"

@@ -2,6 +2,7 @@
 use super::{
     rows::{self, Layout},
     task::{Data, FileData, HubData, Names, PART, Task},
+    template::Template,
 };
 use crate::{
     hub::{Hub, RepoId},
@@ -91,20 +92,16 @@ pub struct Instead {
 impl Instead {
     /// The files that stand in for `data`, if there are any.
     fn of(&self, named: Option<&Local>, data: &Data, part: &str, alone: bool) -> Result<Option<Local>> {
-        let Some(own) = named else {
-            return match &self.root {
-                Some((root, task)) => below(root, task, data, part),
-                None => Ok(None),
-            };
-        };
+        let Some(own) = named else { return Ok(None) };
         let names = own.file.path.names();
         if let Some(name) = names.iter().find(|n| !alone && !n.contains(PART)) {
             mistake!(
                 "`{name}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
             );
         }
+        let cut = own.file.cut.clone().or_else(|| data.cut().cloned());
         let path = Names::Many(names.iter().map(|n| n.replace(PART, part)).collect());
-        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, ..own.file.clone() } }))
+        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, cut, ..own.file.clone() } }))
     }
 }
 
@@ -124,24 +121,37 @@ pub fn load(
     }
     let alone = parts.len() == 1;
     let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
+    let keep = task.keep.as_ref().map(|k| Template::new("keep", k)).transpose()?;
     let (mut items, mut hashes) = (Items::default(), Vec::new());
-    let mut more =
-        |data: &Data, named: Option<&Local>, name: &str, all: &mut Vec<Value>| -> Result<Range<usize>> {
-            let data = data.of_part(name);
-            let stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
-            let (rows, hash) = one(label, &data, place, stand_in.as_ref(), hub)?;
-            if rows.is_empty() {
-                mistake!("`{label}`: its data holds no items");
+    let mut more = |data: &Data, examples: bool, name: &str, all: &mut Vec<Value>| -> Result<Range<usize>> {
+        let named = if examples { instead.examples.as_ref() } else { instead.items.as_ref() };
+        let data = data.of_part(name);
+        let mut stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
+        if let (None, Some((root, short))) = (&stand_in, &instead.root) {
+            // `TASK.jsonl` holds a task's items: a question would be its own example.
+            let whole = name.is_empty() && !examples;
+            stand_in = below(root, short, &data, name.is_empty(), whole).blame(format!("`{label}`"))?;
+        }
+        let (mut rows, hash) = one(label, &data, place, stand_in.as_ref(), hub)?;
+        if let Some(keep) = keep.as_ref().filter(|_| !examples) {
+            let count = rows.len();
+            rows = keep.kept(rows).blame(format!("`{label}`"))?;
+            if rows.is_empty() && count > 0 {
+                mistake!("`{label}`: `keep` leaves none of its {count} items");
             }
-            let start = all.len();
-            all.extend(rows);
-            hashes.push(hash);
-            Ok(start..all.len())
-        };
+        }
+        if rows.is_empty() {
+            mistake!("`{label}`: its data holds no items");
+        }
+        let start = all.len();
+        all.extend(rows);
+        hashes.push(hash);
+        Ok(start..all.len())
+    };
     for (name, title) in parts {
-        let rows = more(&task.data, instead.items.as_ref(), name, &mut items.rows)?;
+        let rows = more(&task.data, false, name, &mut items.rows)?;
         let pool = match pool {
-            Some(data) => more(data, instead.examples.as_ref(), name, &mut items.pool)?,
+            Some(data) => more(data, true, name, &mut items.pool)?,
             None => 0..0,
         };
         items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
@@ -211,6 +221,7 @@ fn read(files: Vec<Source>, layout: Layout<'_>) -> Result<(Vec<Value>, String)> 
     }
     let more = layout.field.iter().map(|f| format!("field {f}"));
     let more = more.chain(layout.columns.iter().map(|c| format!("columns {c:?}")));
+    let more = more.chain(layout.cut.iter().map(|c| format!("cut {c:?}")));
     hashes.extend(more);
     let hash = match hashes.len() {
         1 => hashes.remove(0),
@@ -321,9 +332,9 @@ fn missing(hub: &Hub, repo: &RepoId, name: &str) -> anyhow::Error {
 }
 
 /// What stands in for a task's data in the folder `root`: `TASK/FILE` for each of its files, FILE being its path as the
-/// task has it, or the last part of that; or `TASK.jsonl`, with any ending that can be read. A part is told from another
-/// by its path, which a file's name alone need not do.
-fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Local>> {
+/// task has it, or the last part of that (`short`: a part is told from another by its path, which a file's name alone need
+/// not do); or, for all items (`whole`), `TASK.jsonl`, with any ending that can be read.
+fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Result<Option<Local>> {
     let (names, layout) = match data {
         Data::File(file) => (file.path.names(), file.layout()),
         Data::Hub(hub) => (hub.file.names(), hub.layout()),
@@ -348,8 +359,8 @@ fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Loca
     let mut paths = Vec::new();
     let mut lacking = Vec::new();
     for name in names {
-        let short = Some(last(name)).filter(|_| part.is_empty());
-        match std::iter::once(name.as_str()).chain(short).find(there) {
+        let file = Some(last(name)).filter(|_| short);
+        match std::iter::once(name.as_str()).chain(file).find(there) {
             Some(path) => paths.push(path.to_string()),
             None => lacking.push(last(name)),
         }
@@ -360,7 +371,7 @@ fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Loca
     let mut alone = Vec::new();
     for entry in fs::read_dir(root).blame(format!("BITSWEEP_DATA `{}`", root.display()))? {
         let name = entry.blame(format!("BITSWEEP_DATA `{}`", root.display()))?.file_name();
-        let Some(name) = name.to_str().filter(|_| part.is_empty()) else { continue };
+        let Some(name) = name.to_str().filter(|_| whole) else { continue };
         let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.'));
         // `TASK.jsonl`, and not `TASK.old.jsonl`.
         if rest.is_some_and(|rest| rows::ending(&format!("_.{rest}")).is_some_and(|e| rest.starts_with(e))) {

@@ -609,9 +609,14 @@ pub(super) fn texts(at: &str, node: &Node) -> Result<Vec<String>> {
     }
 }
 
-/// A metric: its name in the harness and here, how it is aggregated, and which way is better.
+/// A metric: its name in the harness, how it is aggregated, and which way is better.
 type Known = (&'static str, &'static str, bool);
-const CHOICE: &[Known] = &[("acc", "mean", true), ("acc_norm", "mean", true), ("acc_bytes", "mean", true)];
+const CHOICE: &[Known] = &[
+    ("acc", "mean", true),
+    ("acc_norm", "mean", true),
+    ("acc_bytes", "mean", true),
+    ("brier_score", "brier_score", false),
+];
 const CLOZE: &[Known] = &[("perplexity", "perplexity", false), ("acc", "mean", true)];
 const ROLLING: &[Known] = &[
     ("word_perplexity", "weighted_perplexity", false),
@@ -677,6 +682,8 @@ fn metrics(c: &Config, known: &[Known]) -> Result<(Vec<String>, Value)> {
     if names.is_empty() {
         mistake!("{} is empty", c.at("metric_list"));
     }
+    // The one that has another name here.
+    names.iter_mut().filter(|name| *name == "brier_score").for_each(|name| *name = "brier".into());
     Ok((names, exact))
 }
 
