@@ -8,6 +8,7 @@ use super::{
     data::{Items, Part},
     dialogue::{Dialogue, Temperature},
     fewshot::Draws,
+    python,
     task::Task,
     template::Template,
 };

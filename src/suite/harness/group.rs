@@ -3,9 +3,11 @@
 //!
 //! A group's tasks are a suite by its name. What the group says of none of its own keys, each of its tasks says.
 use super::{
-    find::Found,
-    harness::{self, Config},
-    yaml::{Node, Table},
+    super::{
+        find::Found,
+        yaml::{Node, Table},
+    },
+    config::{self, Config},
 };
 use crate::{mistake, mistake::nearest};
 use anyhow::Result;
@@ -26,7 +28,7 @@ const FILES: usize = 1 << 16;
 const TASKS: usize = 1 << 12;
 
 /// The tasks of a group's file.
-pub(super) fn tasks(config: &Config) -> Result<Vec<Found>> {
+pub fn tasks(config: &Config) -> Result<Vec<Found>> {
     let named = match config.get("group") {
         Some(Node::Text(name)) if !name.is_empty() && !name.contains(['/', '\\']) => Some(name.clone()),
         Some(other) => {
@@ -129,7 +131,7 @@ impl Walk {
                 return self.group(&config, all, level + 1);
             }
             config.overlay(all, &c.label());
-            return self.add(harness::task(&config, &self.suite, Some(name))?, &at);
+            return self.add(super::task(&config, &self.suite, Some(name))?, &at);
         }
         if let Some(names) = self.index()?.tags.get(name).cloned() {
             return names.iter().try_for_each(|name| self.named(c, name, all, level + 1, false));
@@ -137,7 +139,7 @@ impl Walk {
         if inline && all.get("doc_to_target").is_some() {
             let mut config = c.clone();
             config.table = all.clone();
-            return self.add(harness::task(&config, &self.suite, Some(name))?, &at);
+            return self.add(super::task(&config, &self.suite, Some(name))?, &at);
         }
         let close = nearest(name, self.index()?.files.keys().map(String::as_str));
         mistake!("{at}: no file below `{}` is the task, group or tag `{name}`{close}", self.folder.display())
@@ -204,7 +206,7 @@ impl Index {
                 continue;
             }
             if let Some(tags) = config.get("tag").filter(|_| config.get("group").is_none()) {
-                for tag in harness::texts("tag", tags).unwrap_or_default() {
+                for tag in config::texts("tag", tags).unwrap_or_default() {
                     index.tags.entry(tag).or_default().insert(name.clone());
                 }
             }

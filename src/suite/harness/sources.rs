@@ -3,9 +3,11 @@
 //! `json`, `csv`, `parquet` and `text` are files, relative to the task's own (the harness: to the working directory).
 //! Anything else is a dataset on the Hub: at a commit, or no number can be trusted to stay.
 use super::{
-    harness::{Config, texts},
-    rows,
-    yaml::{Node, Table},
+    super::{
+        rows,
+        yaml::{Node, Table},
+    },
+    config::{Config, texts},
 };
 use crate::{mistake, mistake::nearest};
 use anyhow::Result;
@@ -33,7 +35,7 @@ const READERS: &[(&str, &[&str])] = &[
 ];
 
 /// The split that is asked about: of the test, else of validation.
-pub(super) fn items(c: &Config, name: &str) -> Result<Value> {
+pub fn items(c: &Config, name: &str) -> Result<Value> {
     match asked(c)? {
         Some(split) => data(c, &split, name),
         None => mistake!(
@@ -49,12 +51,7 @@ fn asked(c: &Config) -> Result<Option<String>> {
 
 /// What examples are drawn from: a split, samples that are written out, or the harness's own rule. None where that is
 /// what is asked about.
-pub(super) fn pool(
-    c: &Config,
-    split: Option<&str>,
-    samples: Option<&Node>,
-    name: &str,
-) -> Result<Option<Value>> {
+pub fn pool(c: &Config, split: Option<&str>, samples: Option<&Node>, name: &str) -> Result<Option<Value>> {
     let split = match (split, samples) {
         (Some(split), _) => Some(split.to_string()),
         (None, Some(samples)) => {
@@ -178,6 +175,12 @@ fn data(c: &Config, split: &str, name: &str) -> Result<Value> {
     }
 }
 
+/// Whether an item is a line of a text, which then has its line break at the end.
+pub fn is_lines(c: &Config) -> Result<bool> {
+    let document = c.under("dataset_kwargs")?.get("sample_by") == Some(&Node::Text("document".into()));
+    Ok(c.get("dataset_path") == Some(&Node::Text("text".into())) && !document)
+}
+
 /// The files of a split: `data_files` is one or a list of them (then all is the split `train`), or a table of splits.
 fn of_split(c: &Config, node: &Node, split: &str) -> Result<Vec<String>> {
     let at = c.at("dataset_kwargs.data_files");
@@ -227,15 +230,13 @@ fn read(
                     mistake!("{here} is {text:?}: here a .csv file has commas and a .tsv file tabs");
                 }
             }
-            ("sample_by", Node::Text(text)) if reader == "text" && text == "document" => {}
+            ("sample_by", Node::Text(text))
+                if reader == "text" && ["line", "document"].contains(&text.as_str()) => {}
             (_, node) => mistake!("{here} is {}: not read here, of `{reader}`", node.words()),
         }
     }
-    if reader == "text" && kwargs.get("sample_by").is_none() {
-        mistake!(
-            "{at}: `text` makes an item of each line; here a text file is one item: say `sample_by: document` where that \
-             is meant, or write the lines as .jsonl"
-        );
+    if is_lines(c)? {
+        all.insert("cut".into(), "lines".into());
     }
     let remote: Vec<&str> = files.iter().filter_map(|name| name.strip_prefix("hf://datasets/")).collect();
     if remote.is_empty() {
