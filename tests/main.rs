@@ -46,3 +46,5 @@ mod tidy;
 mod tokenizers;
 /// lm-evaluation-harness on texts made to trip a tokenizer.
 mod traps;
+/// lm-evaluation-harness's task files.
+mod yaml;
