@@ -99,7 +99,7 @@ fn requests_are_those_of_the_harness() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 21, "every file of the folder has been compared");
+    assert_eq!(seen, 22, "every file of the folder has been compared");
 }
 
 #[test]
@@ -118,7 +118,10 @@ fn settings_are_the_files() {
     assert_eq!(one("fields.yaml").task.about, "lm-evaluation-harness's fields (Boats by field)");
     let group = find::find("group.yaml", &goldens()).unwrap();
     let names: Vec<String> = group.iter().map(Found::full_name).collect();
-    assert_eq!(names, ["harbour/letters", "harbour/fields", "harbour/digits", "harbour/cloze"]);
+    assert_eq!(
+        names,
+        ["harbour/letters", "harbour/fields", "harbour/digits", "harbour/several", "harbour/cloze"]
+    );
     // A draw that the YAML does not name is the harness's: its seed is in the record.
     assert!(one("letters.yaml").task.protocol().ends_with("2 examples, seed 1234"));
 }

@@ -149,8 +149,10 @@ impl Walk {
         if self.found.len() >= TASKS {
             mistake!("{at}: more than {TASKS} tasks");
         }
-        if !self.found.iter().any(|other| other.name == found.name) {
-            self.found.push(found);
+        match self.found.iter().find(|other| other.name == found.name) {
+            None => self.found.push(found),
+            Some(other) if other.task == found.task => {}
+            Some(_) => mistake!("{at}: `{}` comes twice, with different settings", found.name),
         }
         Ok(())
     }
