@@ -1,8 +1,13 @@
 //! lm-evaluation-harness's task files: what it asks for them itself, and files that are none.
 //! `tests/make_yaml.py` made the goldens, on files and data of ours.
-use crate::common::{bitsweep, repo};
+use crate::{
+    common::{bitsweep, repo},
+    data::serve,
+    hub::{COMMIT, settings},
+};
 use bitsweep::{
     eval::metrics::metric,
+    hub::{Hub, Settings},
     mistake::is_mistake,
     suite::{
         Ask,
@@ -444,4 +449,40 @@ fn a_folder_of_ones_own_holds_a_datasets_splits() {
     fs::write(alone.join("t-fewshot.jsonl"), "{\"q\": \"shown\"}\n").unwrap();
     let items = load(&alone).unwrap();
     assert_eq!((&items.rows[0]["q"], &items.pool[0]["q"]), (&json!("asked"), &json!("shown")));
+}
+
+#[test]
+fn a_datasets_split_is_found_and_fetched() {
+    let card = b"---\nconfigs:\n- config_name: main\n  data_files:\n  - {split: test, path: main/test-*}\n---\n# Quiz\n";
+    let row = |text: &str| format!("{{\"q\": \"{text}\"}}\n").into_bytes();
+    let files = [
+        ("README.md", card.to_vec()),
+        ("main/test-0.jsonl", row("one")),
+        ("main/test-1.jsonl", row("two")),
+        ("main/train-0.jsonl", row("other")),
+    ];
+    let server = serve(&files);
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let online = settings(&cache, &server.url);
+    let load = |name: &str, offline: bool| {
+        let kwargs = format!("{{revision: {COMMIT}}}");
+        let change = [("dataset_path", "org/quiz"), ("dataset_name", name), ("dataset_kwargs", &*kwargs)];
+        fs::write(folder.path().join("t.yaml"), task(&change)).unwrap();
+        let found = find::find("t.yaml", folder.path()).unwrap().remove(0);
+        let settings = Settings { offline, ..online.clone() };
+        let hub = || Hub::new(settings.clone());
+        data::load(&found.label, &found.task, &found.place, &Instead::default(), &hub)
+    };
+    let items = load("main", false).unwrap();
+    let texts: Vec<&Value> = items.rows.iter().map(|row| &row["q"]).collect();
+    assert_eq!(texts, ["one", "two"]);
+    assert!(server.asked().iter().all(|r| !r.path.contains("train")));
+    for (name, offline, says) in [
+        ("mian", false, "no configuration `mian` (did you mean `main`?)"),
+        ("main", true, "cannot be listed"),
+    ] {
+        let e = load(name, offline).unwrap_err();
+        let said = format!("{e:#}");
+        assert!(is_mistake(&e) && said.contains(says) && said.contains("--set 'data.t=PATH'"), "{said}");
+    }
 }
