@@ -182,6 +182,17 @@ more: {<<: *base, b: 3}
 again: *base
 f: !function utils.f
 str: !!str 12
+less: \"one
+two'
+
+  \\
+  three\"
+list:
+  - [a, 'it''s
+b', {c: [
+d
+]}
+]
 ";
     let table = yaml::parse(text.as_bytes()).unwrap();
     let get = |key: &str| table.get(key).unwrap().clone();
@@ -201,6 +212,10 @@ str: !!str 12
     let base = [("a".to_string(), i(1)), ("b".to_string(), Node::List(vec![i(2)]))];
     assert_eq!(get("again"), Node::Table(Table(base.to_vec())));
     assert_eq!(get("more"), Node::Table(Table(vec![("b".into(), i(3)), ("a".into(), i(1))])));
+    // As libyaml has it: the specification wants more white space before these lines.
+    assert_eq!(get("less"), t("one two'\nthree"));
+    let c = Node::Table(Table(vec![("c".into(), Node::List(vec![t("d")]))]));
+    assert_eq!(get("list"), Node::List(vec![Node::List(vec![t("a"), t("it's b"), c])]));
     assert_eq!((get("f"), get("str")), (Node::Function("utils.f".into()), t("12")));
 }
 

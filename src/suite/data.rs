@@ -352,7 +352,7 @@ fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Resu
             return found(&folder, vec![name]);
         }
     }
-    let task = if let Data::Split(split) = data { &split.task } else { task };
+    let task = if let Data::Split(split) = data { split.task.as_str() } else { task };
     let within = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
     let there =
         |name: &&str| within(name) && matching(&folder, name).is_ok_and(|f| f.iter().all(|f| f.is_file()));

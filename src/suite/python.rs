@@ -121,7 +121,7 @@ fn words(value: &Value) -> Result<Value, Error> {
 /// What a field says of the right ending: an index, or, where it is a text, digits too, that ending's own text.
 fn told(value: &Value) -> Result<Value, Error> {
     match (value.as_str(), value.kind()) {
-        (Some(text), _) => Ok(Value::from(BTreeMap::from([("label", text)]))),
+        (Some(text), _) => Ok(Value::from(BTreeMap::from([("label".to_string(), Value::from(text))]))),
         (_, ValueKind::Number | ValueKind::Bool | ValueKind::Seq) => Ok(value.clone()),
         _ => Err(wrong(format!("{value} is neither an index nor an ending"))),
     }

@@ -6,8 +6,8 @@
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use regex::Regex;
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
-use std::{collections::HashMap, sync::LazyLock};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 /// Bytes of a file. The longest task file that is released has a sixteenth of them.
 pub const LARGEST: usize = 1 << 22;
@@ -15,6 +15,8 @@ pub const LARGEST: usize = 1 << 22;
 const LEVELS: usize = 64;
 /// Values of a file, each as often as aliases name it.
 const MOST: usize = 1 << 18;
+/// Lines and texts that are indented anew.
+const MENDED: usize = 256;
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,18 +81,67 @@ pub fn parse(bytes: &[u8]) -> Result<Table> {
         mistake!("{} bytes; a task file has at most {LARGEST}", bytes.len());
     }
     let Ok(text) = std::str::from_utf8(bytes) else { mistake!("not UTF-8 text") };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut text = Cow::from(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut mended = 0;
+    loop {
+        match build(&text)? {
+            Ok(Some(Node::Table(table))) => return Ok(table),
+            Ok(Some(other)) => mistake!("it holds {}, no table of keys", other.words()),
+            Ok(None) => mistake!("it is empty"),
+            Err(e) => match indented(&text, &e).filter(|t| mended < MENDED && t.len() <= LARGEST / 8) {
+                Some(better) => text = better.into(),
+                None => return Err(e).blame("no YAML"),
+            },
+        }
+        mended += 1;
+    }
+}
+
+/// The file's value; inside, what is no YAML at all.
+fn build(text: &str) -> Result<Result<Option<Node>, ScanError>> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.blame("no YAML")?;
-        builder.take(event, span).blame(format!("line {}", span.start.line()))?;
+        match event {
+            Ok((event, span)) => builder.take(event).blame(format!("line {}", span.start.line()))?,
+            Err(e) => return Ok(Err(e)),
+        }
     }
-    match builder.root {
-        Some(Node::Table(table)) => Ok(table),
-        Some(other) => mistake!("it holds {}, no table of keys", other.words()),
-        None => mistake!("it is empty"),
+    Ok(Ok(builder.root))
+}
+
+/// What libyaml, and so PyYAML, forgives: in quotes or brackets, a line that is less indented than what it belongs to.
+/// White space at its beginning counts for nothing there, so it gets more.
+fn indented(text: &str, error: &ScanError) -> Option<String> {
+    let at = text.char_indices().nth(error.marker().index()).map(|(at, _)| at)?;
+    let more = " ".repeat(80);
+    match error.info() {
+        "invalid indentation in quoted scalar" => {
+            let end = at + quoted(&text[at..])?;
+            let inside = text[at..end].replace('\n', &format!("\n{more}"));
+            Some(format!("{}{inside}{}", &text[..at], &text[end..]))
+        }
+        "invalid indentation" | "invalid indentation in flow construct" => {
+            let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+            Some(format!("{}{more}{}", &text[..start], &text[start..]))
+        }
+        _ => None,
     }
+}
+
+/// Bytes of the text in quotes that stands here.
+fn quoted(text: &str) -> Option<usize> {
+    let mut rest = text.char_indices().peekable();
+    let (_, quote) = rest.next().filter(|(_, c)| ['"', '\''].contains(c))?;
+    while let Some((at, c)) = rest.next() {
+        let twice = quote == '\'' && c == quote && rest.peek().is_some_and(|(_, next)| *next == quote);
+        if twice || c == '\\' && quote == '"' {
+            rest.next();
+        } else if c == quote {
+            return Some(at + 1);
+        }
+    }
+    None
 }
 
 /// A list or a table that is not yet complete.
@@ -112,7 +163,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, _: Span) -> Result<()> {
+    fn take(&mut self, event: Event<'_>) -> Result<()> {
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;

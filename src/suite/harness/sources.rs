@@ -139,7 +139,7 @@ fn data(c: &Config, split: &str, name: &str) -> Result<Value> {
                 c.at("dataset_path")
             )
         };
-        return read(c, &kwargs, &files, revision.as_deref(), (reader, endings));
+        return read(c, &kwargs, &files, revision.as_deref(), (*reader, *endings));
     }
     if path.starts_with(['.', '/', '~']) || path.contains('\\') {
         mistake!(
