@@ -3,18 +3,12 @@
 
     pip install lm-eval
     python tests/make_yaml.py
-    python tests/make_yaml.py --released bitsweep
 
-The task files and their data are ours. `--released` writes nothing: it counts which of the task files that come with the
-harness `bitsweep` reads, and why it does not read the others.
+The task files and their data are ours.
 """
-import collections
 import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / "goldens" / "yaml"
@@ -72,32 +66,5 @@ def goldens():
     (HERE / "asked.json").write_text(text + "\n", encoding="utf-8")
 
 
-def released(program):
-    import lm_eval
-
-    folder = Path(lm_eval.__file__).parent / "tasks"
-    counts, reasons = collections.Counter(), collections.Counter()
-    for path in sorted(folder.glob("**/*.yaml")):
-        text = path.read_text(encoding="utf-8")
-        # A task, and not what others include.
-        if not re.search(r"^task:", text, re.M) or re.search(r"^group:", text, re.M):
-            continue
-        study = Path(tempfile.gettempdir()) / "released.toml"
-        study.write_text(f'about = "a"\nmodels = ["builtin:llama"]\ntasks = ["{path}"]\n')
-        done = subprocess.run([program, "plan", str(study)], capture_output=True, text=True, env={**os.environ, "HF_HOME": "/nowhere"})
-        said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-        # It was read, where what is missing is the data.
-        read = done.returncode == 0 or "names no commit" in said or "not in the cache" in said
-        counts["read" if read else "python" if "!function" in said else "refused"] += 1
-        if not read and "!function" not in said:
-            reasons[re.sub(r"`[^`]*[/.][^`]*`", "", said)[:150]] += 1
-    print(dict(counts))
-    for reason, n in reasons.most_common(60):
-        print(n, reason)
-
-
 if __name__ == "__main__":
-    if "--released" in sys.argv:
-        released(sys.argv[-1])
-    else:
-        goldens()
+    goldens()

@@ -18,7 +18,7 @@ use bitsweep::{
     },
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 fn goldens() -> std::path::PathBuf {
     repo("tests/goldens/yaml")
@@ -217,6 +217,61 @@ d
     let c = Node::Table(Table(vec![("c".into(), Node::List(vec![t("d")]))]));
     assert_eq!(get("list"), Node::List(vec![Node::List(vec![t("a"), t("it's b"), c])]));
     assert_eq!((get("f"), get("str")), (Node::Function("utils.f".into()), t("12")));
+}
+
+/// The task files that come with the harness, where a folder of them is named: which are read, and why others are not.
+///
+/// `LM_EVAL_TASKS=.../lm_eval/tasks cargo test --test bitsweep -- released --nocapture`
+#[test]
+fn released_files_are_read_or_refused_with_a_reason() {
+    let Some(root) = std::env::var_os("LM_EVAL_TASKS") else {
+        std::io::stderr()
+            .write_all(b"skipped: LM_EVAL_TASKS names no folder of released task files\n")
+            .unwrap();
+        return;
+    };
+    let (mut left, mut paths) = (vec![std::path::PathBuf::from(root)], Vec::new());
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false if path.extension().is_some_and(|e| e == "yaml") => paths.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut read, mut python, mut parts, mut groups) = (0, 0, 0, 0);
+    for path in &paths {
+        let text = fs::read_to_string(path).unwrap();
+        // A group's names are looked for below its folder: that is another test's.
+        if text.lines().any(|l| l.starts_with("group:")) {
+            groups += 1;
+            continue;
+        }
+        match find::find(path.to_str().unwrap(), Path::new("")) {
+            Ok(_) => read += 1,
+            Err(e) => {
+                let said = format!("{e:#}");
+                assert!(is_mistake(&e) && said.contains(".yaml"), "{}: {said}", path.display());
+                if said.contains("no `task` names it") {
+                    parts += 1;
+                } else if said.contains("!function") || said.contains("written in Python") {
+                    python += 1;
+                } else {
+                    let what = said.split_once("`: ").map_or(&*said, |(_, what)| what);
+                    *reasons.entry(what.chars().take(90).collect()).or_default() += 1;
+                }
+            }
+        }
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let refused: usize = reasons.iter().map(|(_, n)| n).sum();
+    println!("{read} read, {refused} refused, {python} are Python, {parts} are parts, {groups} are groups");
+    reasons.iter().for_each(|(what, n)| println!("{n:5}  {what}"));
+    assert!(read > 2 * refused);
 }
 
 /// What a whole task says, with a few keys in place of others.
