@@ -388,7 +388,7 @@ fn hostile_footers() {
 }
 
 /// A data set on a server: files by name, and what the API lists.
-fn serve(files: &[(&str, Vec<u8>)]) -> Server {
+pub fn serve(files: &[(&str, Vec<u8>)]) -> Server {
     let files: BTreeMap<String, Vec<u8>> = files.iter().map(|(n, b)| (n.to_string(), b.clone())).collect();
     Server::start(move |request: &Request| {
         let listing = format!("/api/datasets/org/quiz/revision/{COMMIT}");

@@ -52,3 +52,5 @@ mod tokenizers;
 mod traps;
 /// Tasks in which the model writes; what it believes of its answers.
 mod written;
+/// lm-evaluation-harness's task files.
+mod yaml;

@@ -216,6 +216,10 @@ fn one(
             sorted.sort_all_objects();
             (rows, digest(sorted.to_string().as_bytes()))
         }
+        (None, Data::Split(split)) => match split.files(hub) {
+            Ok(data) => return one(label, &Data::Hub(data), place, None, hub),
+            Err(e) => mistake!("`{label}`: {e:#}. Or {}", split.own()),
+        },
         (None, Data::Hub(data)) => {
             let files = remote(data, hub).map_err(|e| {
                 let (task, file) = (short(label), data.file.names().first().map_or("FILE", |f| last(f)));
@@ -369,13 +373,21 @@ fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Resu
     let (names, layout) = match data {
         Data::File(file) => (file.path.names(), file.layout()),
         Data::Hub(hub) => (hub.file.names(), hub.layout()),
-        Data::Items(_) => (&[][..], Layout::default()),
+        Data::Items(_) | Data::Split(_) => (&[][..], Layout::default()),
     };
     let found = |folder: &Path, paths: Vec<String>| {
         let file = FileData::new(paths, layout);
         Ok(Some(Local { folder: folder.into(), file }))
     };
     let folder = root.join(task);
+    if let Data::Split(split) = data {
+        // A folder may hold several splits; a file alone is the items, or has what examples are drawn from in its name.
+        let named = [format!("{}.*", split.split), format!("{}-*", split.split)];
+        if let Some(name) = named.into_iter().find(|name| matching(&folder, name).is_ok()) {
+            return found(&folder, vec![name]);
+        }
+    }
+    let task = if let Data::Split(split) = data { split.task.as_str() } else { task };
     let within = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
     let there =
         |name: &&str| within(name) && matching(&folder, name).is_ok_and(|f| f.iter().all(|f| f.is_file()));

@@ -3,6 +3,7 @@ use super::{
     ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
     rows::{self, Cut, Layout},
+    split::Split,
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -151,6 +152,8 @@ pub enum Data {
     Hub(HubData),
     /// Rows written out here.
     Items(Vec<toml::Table>),
+    /// A split of a dataset on the Hub, whose files are looked for.
+    Split(Split),
 }
 
 /// See [`Data::File`].
@@ -172,7 +175,7 @@ pub struct FileData {
 }
 
 /// See [`Data::Hub`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubData {
     /// `org/name`.
@@ -200,6 +203,12 @@ pub enum Names {
     One(String),
     /// Its parts.
     Many(Vec<String>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
 }
 
 impl Names {
@@ -243,6 +252,7 @@ impl Data {
                 ("data.hub: `file`", &hub.file, hub.layout())
             }
             Data::Items(_) => return Ok(()),
+            Data::Split(split) => return split.check(),
         };
         if names.names().is_empty() {
             mistake!("{key} is empty");
@@ -272,7 +282,7 @@ impl Data {
         match self {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
-            Data::Items(_) => &[],
+            Data::Items(_) | Data::Split(_) => &[],
         }
     }
 
@@ -281,7 +291,7 @@ impl Data {
         match self {
             Data::File(file) => file.cut.as_ref(),
             Data::Hub(hub) => hub.cut.as_ref(),
-            Data::Items(_) => None,
+            Data::Items(_) | Data::Split(_) => None,
         }
     }
 
@@ -295,7 +305,7 @@ impl Data {
                     Names::Many(names) => Names::Many(names.iter().map(|n| n.replace(PART, part)).collect()),
                 };
             }
-            Data::Items(_) => {}
+            Data::Items(_) | Data::Split(_) => {}
         }
         data
     }
