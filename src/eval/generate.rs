@@ -82,6 +82,12 @@ pub struct Filtered {
     pub answers: Vec<String>,
     /// The share of them that is gold.
     pub exact: f64,
+    /// The share of them in which a gold one stands.
+    #[serde(default)]
+    pub contains: f64,
+    /// The same of texts as SQuAD's script normalizes them.
+    #[serde(default)]
+    pub subspan: f64,
 }
 
 /// Metrics that ask full precision.
@@ -127,12 +133,14 @@ pub fn run(
 
 fn filter(chain: &Chain, same: &Same, samples: &[Sample], gold: &[String]) -> Result<Filtered> {
     let answers = chain.apply(samples.iter().map(|s| s.text.clone()).collect())?;
-    let mut right = 0;
+    let mut right = [0; 3];
     for answer in &answers {
-        right += usize::from(same.any(answer, gold)?);
+        right[0] += usize::from(same.any(answer, gold)?);
+        right[1] += usize::from(same.within(answer, gold)?);
+        right[2] += usize::from(same.subspan(answer, gold)?);
     }
-    let exact = right as f64 / answers.len().max(1) as f64;
-    Ok(Filtered { filter: chain.name.clone(), answers, exact })
+    let [exact, contains, subspan] = right.map(|n| n as f64 / answers.len().max(1) as f64);
+    Ok(Filtered { filter: chain.name.clone(), answers, exact, contains, subspan })
 }
 
 /// Tokens of a prompt with room for the answer, and how many had to go.

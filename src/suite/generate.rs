@@ -79,7 +79,9 @@ impl Generate {
                 mistake!("`{label}`: `filters`: each has a name of its own; `{}` is none", names[i]);
             }
         }
-        for metric in metrics.iter().filter(|m| m.starts_with("exact_match")) {
+        let right =
+            |m: &&String| ["exact_match", "contains", "best_subspan_em"].iter().any(|r| m.starts_with(r));
+        for metric in metrics.iter().filter(right) {
             if self.gold.is_none() {
                 mistake!("`{label}`: `{metric}` needs `gold`");
             }

@@ -7,6 +7,7 @@ pub mod filter;
 pub mod find;
 mod footer;
 pub mod generate;
+pub mod made;
 mod parquet;
 pub mod python;
 pub mod requests;
