@@ -232,7 +232,8 @@ fn packed_files_are_what_is_in_them() {
 #[test]
 fn json_csv_and_text() {
     let with = |name: &str, text: &str, field: Option<&str>| {
-        rows::parse(name, text.as_bytes().into(), Layout { field, columns: None }).map(|rows| text_of(&rows))
+        rows::parse(name, text.as_bytes().into(), Layout { field, ..Layout::default() })
+            .map(|rows| text_of(&rows))
     };
     fn text_of(rows: &[Value]) -> String {
         text(rows).join("\n")
@@ -275,7 +276,7 @@ fn json_csv_and_text() {
     assert_eq!(parse("x.tsv", b"a\tb\n1, 2\t\n").unwrap(), [json!({ "a": "1, 2", "b": "" })]);
     let columns = ["better".to_string(), "worse".to_string()];
     let bare = |text: &str| {
-        rows::parse("x.csv", text.as_bytes().into(), Layout { field: None, columns: Some(&columns) })
+        rows::parse("x.csv", text.as_bytes().into(), Layout { columns: Some(&columns), ..Layout::default() })
     };
     assert_eq!(
         bare("1,2\n3,4\n").unwrap(),
@@ -639,10 +640,11 @@ fn real_files_have_the_rows_that_they_have() {
         ("wikitext2/wiki.test.raw", None, 1),
         ("wikitext2/wiki.valid.tokens", None, 1),
     ] {
-        assert_eq!(read(name, Layout { field, columns: None }).len(), count, "{name}");
+        assert_eq!(read(name, Layout { field, ..Layout::default() }).len(), count, "{name}");
     }
     let columns = ["better".to_string(), "worse".to_string()];
-    let pairs = read("ethics/utilitarianism/util_test.csv", Layout { field: None, columns: Some(&columns) });
+    let pairs =
+        read("ethics/utilitarianism/util_test.csv", Layout { columns: Some(&columns), ..Layout::default() });
     assert_eq!(pairs.len(), 4808);
     assert!(pairs[0]["better"].as_str().unwrap().starts_with("I applied to adopt"));
     for (split, count) in [("dev", 285), ("test", 14042)] {
@@ -667,4 +669,40 @@ fn small_files_by_gits_hash() {
         Server::start(|request| Answer::file(request, b"{\"text\": \"a\"}", &git_sha1(b"{\"text\": \"a\"}")));
     let items = on_hub(&settings(&cache, &server.url), "'a.jsonl'").unwrap();
     assert_eq!(items.hash, sha256(b"{\"text\": \"a\"}"));
+}
+
+/// One file with the items of all parts: each finds its own, in its order; what a task does not ask about is left out.
+#[test]
+fn items_find_their_part_or_are_left_out() {
+    let head = "about = ''\nversion = 1\nmetrics = ['acc']\npart = '{{ kind }}'\nkeep = '{{ n != 3 }}'\n\
+                [parts]\nb = 'Bees'\na = 'Ants'\n";
+    let items: String = [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("b", 5)]
+        .iter()
+        .map(|(kind, n)| format!("[[data.items]]\nkind = '{kind}'\nn = {n}\n"))
+        .collect();
+    let ask = "[ask.choice]\nprompt = '{{ title }} {{ n }}'\nendings = ['x', 'y']\ngold = '0'\n";
+    let no_hub = || anyhow::bail!("no hub here");
+    let load = |text: &str| {
+        let task = Task::parse("t.toml", text).unwrap();
+        let place = data::Place::Folder("".into());
+        data::load("t.toml", &task, &place, &data::Instead::default(), &no_hub).map(|items| (task, items))
+    };
+    let (task, loaded) = load(&format!("{head}{items}{ask}")).unwrap();
+    let asked = bitsweep::suite::requests::questions(&task, &loaded, None).unwrap();
+    let prompts: Vec<&str> = asked.iter().map(|q| q.prompts[0].as_str()).collect();
+    assert_eq!(prompts, ["Bees 2", "Bees 5", "Ants 1", "Ants 4"]);
+    assert_eq!(loaded.part_names(Some(1)), ["b", "a"]);
+    assert!(task.more().unwrap().to_string().contains("keep {{ n != 3 }}"));
+    for (from, to, says) in [
+        ("b = 'Bees'\n", "", "item 2: no part `b`; there are: a"),
+        ("n != 3", "n > 9", "`keep` leaves none of its 5 items"),
+    ] {
+        let error = load(&format!("{head}{items}{ask}").replace(from, to)).unwrap_err();
+        assert!(is_mistake(&error) && format!("{error:#}").contains(says), "{error:#}");
+    }
+    let error = Task::parse(
+        "t.toml",
+        &format!("about = ''\nversion = 1\nmetrics = ['acc']\npart = 'a'\n{items}{ask}"),
+    );
+    assert!(format!("{:#}", error.unwrap_err()).contains("the task has no `parts`"));
 }

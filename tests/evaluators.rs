@@ -14,17 +14,17 @@ use bitsweep::{
 };
 
 const VOCAB: usize = 256;
-const BOS: u32 = 1;
+pub const BOS: u32 = 1;
 const EOS: u32 = 2;
 
 /// Bytes are tokens; the next token's logits are a function of the last one alone.
-struct Bytes<F> {
+pub struct Bytes<F> {
     next: F,
-    asked: Vec<Sequence>,
+    pub asked: Vec<Sequence>,
     context: usize,
 }
 
-fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
+pub fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
     Bytes { next, asked: Vec::new(), context: 64 }
 }
 
@@ -69,7 +69,7 @@ fn close(a: f64, b: f64) {
 }
 
 /// Knows nothing.
-fn uniform(_: u32) -> Vec<f32> {
+pub fn uniform(_: u32) -> Vec<f32> {
     vec![0.; VOCAB]
 }
 /// Sure that the last token comes again.
@@ -88,7 +88,7 @@ fn uniform_has_the_vocabulary_for_perplexity_and_a_parrot_one() {
     let all = perplexity::joined(&mut bytes(parrot), &same, Protocol::Windows, Some(20), None).unwrap();
     close(value(&all[1..], "perplexity").unwrap(), 1.);
     let rolled =
-        perplexity::rolling(&mut bytes(uniform), std::slice::from_ref(&same), None, Profile::Bare).unwrap();
+        perplexity::rolling(&mut bytes(uniform), &[same.as_str().into()], None, Profile::Bare).unwrap();
     close(value(&rolled, "perplexity").unwrap(), 256.);
     close(value(&rolled, "byte_perplexity").unwrap(), 256.);
     close(value(&rolled, "bits_per_byte").unwrap(), 8.);
@@ -128,7 +128,8 @@ fn rolling_scores_every_token_once_after_the_prefix() {
     let mut lm = bytes(uniform);
     lm.context = 8;
     let text = "abcdefghijklmnopqrst".to_string();
-    let all = perplexity::rolling(&mut lm, &[text.clone(), "x".into()], None, Profile::Tokenizer).unwrap();
+    let all =
+        perplexity::rolling(&mut lm, &[text.as_str().into(), "x".into()], None, Profile::Tokenizer).unwrap();
     let predicted: Vec<u32> = lm.asked.iter().flat_map(|s| s.tokens[s.predict.clone()].to_vec()).collect();
     let mut want = lm.encode(&text, true).unwrap();
     want.extend([BOS, u32::from(b'x')]);
@@ -293,4 +294,28 @@ fn llama_cpps_own_error_treats_tokens_as_independent() {
     let variance = nll.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
     let want = mean.exp() * (variance / (n - 1.)).sqrt();
     close(bitsweep::eval::metrics::independent_stderr(&outcomes).unwrap(), want);
+}
+
+/// OpenCompass scores prompt and ending as one text, and divides by all its tokens, the first of which nothing predicts.
+#[test]
+fn opencompass_divides_by_one_token_more_than_it_predicts() {
+    let mut lm = bytes(uniform);
+    let questions = [Question::new("ab", " ", &["c", "defg"], 1)];
+    let all = choice::run(&mut lm, &questions, Profile::OpenCompass).unwrap();
+    let texts: Vec<Vec<u32>> = lm.asked.iter().map(|s| s.tokens.clone()).collect();
+    assert_eq!(texts, [lm.encode("ab c", true).unwrap(), lm.encode("ab defg", true).unwrap()]);
+    assert!(lm.asked.iter().all(|s| s.predict == (1..s.tokens.len())));
+    let Outcome::Choice(answer) = &all[0].1 else { panic!() };
+    for (score, tokens) in answer.log_probs.iter().zip([5., 8.]) {
+        close(*score, -256f64.ln() * (tokens - 1.) / tokens);
+    }
+    // Of equal losses a token, the shorter text has the better score: its one token too many weighs more.
+    assert_eq!(answer.best(|_| 1.), 0);
+
+    // Too long: the left goes, BOS stays.
+    let mut lm = bytes(uniform);
+    lm.context = 5;
+    let long = [Question::new("abcdefgh", "", &["i", "j"], 0)];
+    choice::run(&mut lm, &long, Profile::OpenCompass).unwrap();
+    assert_eq!(lm.asked[0].tokens, [BOS, 102, 103, 104, 105]);
 }

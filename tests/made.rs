@@ -26,6 +26,10 @@ fn array(v: &Value) -> &[Value] {
     v.as_array().unwrap()
 }
 
+fn texts(v: &Value) -> Vec<String> {
+    array(v).iter().map(|t| t.as_str().unwrap().into()).collect()
+}
+
 fn no_hub() -> Result<bitsweep::hub::Hub> {
     anyhow::bail!("no test asks the Hub")
 }
@@ -49,13 +53,9 @@ fn with(task: &Task, parts: &[&str], items: u64) -> Task {
     task
 }
 
-/// Prompt and gold answer of each item.
-fn asked(task: &Task, items: &Items) -> Vec<(String, Value)> {
-    let Ask::Generate(g) = &task.ask else { panic!("{:?}", task.ask) };
-    let prompt = Template::new("prompt", &g.prompt).unwrap();
-    let gold = Template::new("gold", g.gold.as_ref().unwrap()).unwrap();
-    let rows = requests::rows(task, items, None).unwrap();
-    rows.iter().map(|row| (prompt.text(row).unwrap(), gold.value(row).unwrap())).collect()
+/// Prompt and gold answers of each item.
+fn asked(task: &Task, items: &Items) -> Vec<(String, Vec<String>)> {
+    requests::openings(task, items, None).unwrap().into_iter().map(|o| (o.prompt, o.gold)).collect()
 }
 
 /// A task of one's own, its data as given.
@@ -100,9 +100,8 @@ fn what_the_suite_asks_is_what_python_makes_of_its_files() {
         let task = with(&found.task, &[text("part")], index + 1);
         let items = load(&task, &found.place).unwrap();
         let (prompt, gold) = asked(&task, &items).pop().unwrap();
-        let gold = gold.as_str().map_or_else(|| gold.to_string(), str::to_string);
         assert_eq!(
-            (prompt.len() as u64, gold.as_str()),
+            (prompt.len() as u64, gold.concat().as_str()),
             (case["bytes"].as_u64().unwrap(), text("gold")),
             "{case}"
         );
@@ -161,7 +160,10 @@ fn lines_are_longevals() {
         let items = load(&task, &found.place).unwrap();
         // The pattern of their path, with every part in its place.
         let folder = path.parent().unwrap().to_path_buf();
-        let file = FileData { path: Names::One("{part}_lines.jsonl".into()), field: None, columns: None };
+        let file = FileData {
+            path: Names::One("{part}_lines.jsonl".into()),
+            ..FileData::new(Vec::new(), Default::default())
+        };
         let instead = Instead { items: Some(Local { folder, file }), ..Instead::default() };
         let theirs = data::load("lines.toml", &task, &found.place, &instead, &no_hub).unwrap();
         assert_eq!(theirs.rows.len(), 50);
@@ -188,7 +190,7 @@ fn lines_are_longevals() {
                     assert!((1..=50000).contains(&value) && name.contains('-'), "{line}");
                 }
                 assert_eq!(row["correct_line"], format!("{}\n", record[at]));
-                assert_eq!(record[at], format!("line {name}: REGISTER_CONTENT is <{gold}>"));
+                assert_eq!(record[at], format!("line {name}: REGISTER_CONTENT is <{}>", gold.concat()));
                 assert_eq!(record.iter().filter(|l| l.starts_with(&format!("line {name}:"))).count(), 1);
                 frames.push((header, footer));
             }
@@ -236,11 +238,15 @@ fn records_and_documents_are_asked_as_their_authors_ask() {
     for case in array(&golden["kv"]) {
         let task = with(&found.task, &[case["part"].as_str().unwrap()], 1);
         std::fs::write(folder.path().join("kv.jsonl"), case["row"].to_string()).unwrap();
-        let file = FileData { path: Names::One("kv.jsonl".into()), field: None, columns: None };
+        let file =
+            FileData { path: Names::One("kv.jsonl".into()), ..FileData::new(Vec::new(), Default::default()) };
         let own = Local { folder: folder.path().into(), file };
         let instead = Instead { items: Some(own), ..Instead::default() };
         let items = data::load("kv.toml", &task, &found.place, &instead, &no_hub).unwrap();
-        let want = (case["prompt"].as_str().unwrap().to_string(), case["row"]["value"].clone());
+        let want = (
+            case["prompt"].as_str().unwrap().to_string(),
+            vec![case["row"]["value"].as_str().unwrap().to_string()],
+        );
         assert_eq!(asked(&task, &items), [want]);
     }
     let found = of_suite("multi_doc_qa");
@@ -258,14 +264,13 @@ fn records_and_documents_are_asked_as_their_authors_ask() {
     let own = Local { folder: folder.path().into(), file };
     let instead = Instead { items: Some(own), ..Instead::default() };
     let items = data::load("qa.toml", &task, &found.place, &instead, &no_hub).unwrap();
-    let want = (case["prompt"].as_str().unwrap().to_string(), case["row"]["answers"].clone());
+    let want = (case["prompt"].as_str().unwrap().to_string(), texts(&case["row"]["answers"]));
     assert_eq!(asked(&task, &items), [want]);
 }
 
 #[test]
 fn answers_are_normalized_as_squad_does() {
     let golden = golden("middle.json");
-    let texts = |v: &Value| -> Vec<String> { array(v).iter().map(|t| t.as_str().unwrap().into()).collect() };
     let settings = ExactMatch::default();
     let same = Same::new(&settings).unwrap();
     let (mut right, mut all) = (0, 0);

@@ -9,6 +9,8 @@ mod cli;
 mod common;
 /// Rows from every kind of file, from disk and from the Hub; files that are none.
 mod data;
+/// Talks, and what a judge makes of them.
+mod dialogue;
 /// A window of cached decoding is the full pass; a reference form is the fused one.
 mod engine;
 /// Metrics and evaluators, against models written by hand.
@@ -20,6 +22,8 @@ mod generate;
 /// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;
+/// Every protocol of perplexity, token by token.
+mod language;
 /// What llama.cpp prints.
 mod llama_cpp;
 /// Items drawn from a seed, and the suite `long`.

@@ -5,7 +5,7 @@ use bitsweep::{
     model::load,
     stats::{self, Share},
     study::engine::{Engine, Words},
-    suite::ask::Profile,
+    suite::{ask::Profile, requests::Text},
 };
 use candle_core::Device;
 use serde::Deserialize;
@@ -38,6 +38,7 @@ fn log_likelihoods_are_those_of_lm_eval() {
         serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
     let asked: Vec<Asked> = serde_json::from_value(expected["questions"].clone()).unwrap();
     let texts: Vec<String> = serde_json::from_value(expected["texts"].clone()).unwrap();
+    let texts: Vec<Text> = texts.iter().map(|t| t.as_str().into()).collect();
     let opened = load::open(dir.join("model").to_str().unwrap(), Path::new(""), None).unwrap();
     let decoder = opened.load(&Device::Cpu).unwrap();
     let mut lm = Engine::new(&decoder, Words::of(&opened));
@@ -87,7 +88,7 @@ fn log_likelihoods_are_those_of_lm_eval() {
             close(&format!("{name}: {text:?}"), -loss.nll, *want);
             nll -= want;
             words += loss.words as f64;
-            bytes += text.len() as f64;
+            bytes += text.raw.len() as f64;
         }
         let value = |m: &str| {
             let m = metric(m).unwrap();

@@ -6,7 +6,7 @@ use bitsweep::{
     model::load,
     stats::{self, Share},
     study::engine::{Engine, Words},
-    suite::ask::Profile,
+    suite::{ask::Profile, requests::Text},
 };
 use candle_core::Device;
 use serde_json::Value;
@@ -92,7 +92,8 @@ fn choices_are_those_of_lm_eval() {
 #[test]
 fn rolling_is_that_of_lm_eval() {
     let golden = golden("rolling.json");
-    let texts: Vec<String> = golden["texts"].as_array().unwrap().iter().map(|t| text(&t["text"])).collect();
+    let texts: Vec<Text> =
+        golden["texts"].as_array().unwrap().iter().map(|t| text(&t["text"]).as_str().into()).collect();
     each(|model, name, profile, lm| {
         let run = &golden["runs"][model][name];
         let outcomes = perplexity::rolling(lm, &texts, None, profile).unwrap();
@@ -154,7 +155,7 @@ fn rolling_windows_are_those_of_lm_eval() {
             asked: Vec::new(),
         };
         let words: Vec<String> = ids(&case["tokens"]).iter().map(u32::to_string).collect();
-        let outcome = perplexity::rolling(&mut lm, &[words.join(" ")], None, Profile::Bare);
+        let outcome = perplexity::rolling(&mut lm, &[words.join(" ").as_str().into()], None, Profile::Bare);
         // Where the harness adds nothing to its sums, an empty text is a mistake here.
         assert_eq!(outcome.is_err(), words.is_empty());
         let windows = case["windows"].as_array().unwrap();

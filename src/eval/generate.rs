@@ -3,7 +3,7 @@
 //! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that
 //! has happened before: so order, batches and shards cannot change it, and full precision can be asked, in
 //! one pass over a quantized model's answer, where it would have gone another way.
-use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode, log_sum_exp, top};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, dialogue::Said, harness_encode, log_sum_exp, top};
 use crate::{
     mistake,
     suite::{
@@ -16,14 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 
-/// One question, rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What the model goes on from.
-    pub prompt: String,
-    /// Right answers; none where nothing is compared.
-    pub gold: Vec<String>,
-}
+pub use crate::suite::requests::Opening as Question;
 
 /// What a question gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +29,9 @@ pub struct Answer {
     pub gold: Vec<String>,
     /// By filter, in the task's order.
     pub filtered: Vec<Filtered>,
+    /// To the same question before something was done to it, where it was asked too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Answer>>,
 }
 
 /// One answer.
@@ -88,6 +84,13 @@ pub struct Filtered {
     /// The same of texts as SQuAD's script normalizes them.
     #[serde(default)]
     pub subspan: f64,
+    /// The share of them in which it did not find what it looked for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unparsed: f64,
+}
+
+fn is_none(share: &f64) -> bool {
+    *share == 0.
 }
 
 /// Metrics that ask full precision.
@@ -101,55 +104,93 @@ pub fn run(
     settings: &Generate,
     seed: u64,
 ) -> Result<Outcomes> {
-    let none = [Filter { name: "none".into(), steps: Vec::new() }];
-    let filters = if settings.filters.is_empty() { &none } else { settings.filters.as_slice() };
-    let chains = filters.iter().map(Chain::new).collect::<Result<Vec<_>>>()?;
+    let chains = chains(&settings.filters)?;
     let same = Same::new(&settings.exact_match)?;
     let (mut prompts, mut cuts) = (Vec::new(), Vec::new());
     for (i, q) in questions.iter().enumerate() {
-        let (prompt, cut) = request(lm, &q.prompt, settings).with_context(|| format!("item {}", i + 1))?;
-        cuts.push(cut);
-        prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+        for text in std::iter::once(&q.prompt).chain(&q.before) {
+            let (prompt, cut) = request(lm, text, settings).with_context(|| format!("item {}", i + 1))?;
+            cuts.push(cut);
+            prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+        }
     }
-    let mut samples = write(lm, &prompts, settings, seed)?;
+    let draw = Draw { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
+    let of = settings.samples;
+    let how = How {
+        stop: &settings.stop,
+        limit: settings.limit,
+        draw: &|_| draw,
+        number: &|i, step| uniform([seed, (i / of) as u64, (i % of) as u64, step as u64]),
+    };
+    let mut samples = write(lm, &prompts, &how)?;
     if let Some(full) = full {
-        ask(full, &prompts, &mut samples, settings, seed)?;
+        ask(full, &prompts, &mut samples, &how)?;
     }
     let mut names = Names::new();
-    let mut samples = samples.into_iter();
+    let (mut samples, mut cuts) = (samples.into_iter(), cuts.into_iter());
+    let mut next = |gold: &[String]| -> Result<Answer> {
+        let samples: Vec<Sample> = samples.by_ref().take(settings.samples).collect();
+        let filtered = chains.iter().map(|c| filter(c, &same, &samples, gold)).collect::<Result<_>>()?;
+        Ok(Answer {
+            samples,
+            cut: cuts.next().unwrap_or_default(),
+            gold: gold.to_vec(),
+            filtered,
+            before: None,
+        })
+    };
     questions
         .iter()
-        .zip(cuts)
-        .map(|(q, cut)| {
-            let samples: Vec<Sample> = samples.by_ref().take(settings.samples).collect();
-            let filtered =
-                chains.iter().map(|c| filter(c, &same, &samples, &q.gold)).collect::<Result<_>>()?;
-            let content = format!("{}\0{}", q.prompt, q.gold.join("\0"));
-            let answer = Answer { samples, cut, gold: q.gold.clone(), filtered };
+        .map(|q| {
+            let mut answer = next(&q.gold)?;
+            let mut content = format!("{}\0{}", q.prompt, q.gold.join("\0"));
+            if let Some(before) = &q.before {
+                answer.before = Some(Box::new(next(&q.gold)?));
+                content = format!("{content}\0{before}");
+            }
             Ok((names.name(content.as_bytes()), Outcome::Generated(answer)))
         })
         .collect()
 }
 
-fn filter(chain: &Chain, same: &Same, samples: &[Sample], gold: &[String]) -> Result<Filtered> {
-    let answers = chain.apply(samples.iter().map(|s| s.text.clone()).collect())?;
+/// A task's filters; where it has none, one that does nothing.
+pub(super) fn chains(filters: &[Filter]) -> Result<Vec<Chain>> {
+    if filters.is_empty() {
+        return Ok(vec![Chain::new(&Filter { name: "none".into(), steps: Vec::new() })?]);
+    }
+    Chain::all(filters)
+}
+
+pub(super) fn filter(chain: &Chain, same: &Same, samples: &[Sample], gold: &[String]) -> Result<Filtered> {
+    let answers = chain.parse(samples.iter().map(|s| s.text.clone()).collect())?;
     let mut right = [0; 3];
     for answer in &answers {
-        right[0] += usize::from(same.any(answer, gold)?);
-        right[1] += usize::from(same.within(answer, gold)?);
-        right[2] += usize::from(same.subspan(answer, gold)?);
+        right[0] += usize::from(same.any(&answer.text, gold)?);
+        right[1] += usize::from(same.within(&answer.text, gold)?);
+        right[2] += usize::from(same.subspan(&answer.text, gold)?);
     }
-    let [exact, contains, subspan] = right.map(|n| n as f64 / answers.len().max(1) as f64);
-    Ok(Filtered { filter: chain.name.clone(), answers, exact, contains, subspan })
+    let share = |count: usize| count as f64 / answers.len().max(1) as f64;
+    let [exact, contains, subspan] = right.map(share);
+    let unparsed = share(answers.iter().filter(|a| !a.found).count());
+    let answers = answers.into_iter().map(|a| a.text).collect();
+    Ok(Filtered { filter: chain.name.clone(), answers, exact, contains, subspan, unparsed })
 }
 
 /// Tokens of a prompt with room for the answer, and how many had to go.
 fn request(lm: &dyn Lm, prompt: &str, settings: &Generate) -> Result<(Vec<u32>, usize)> {
-    let room = lm.context().saturating_sub(settings.limit);
+    let tokens = match settings.chat {
+        true => lm.encode(&lm.chat(&[Said { role: "user", text: prompt.into() }], None)?, false)?,
+        false => harness_encode(lm, prompt, settings.profile)?,
+    };
+    fit(lm, tokens, settings.limit)
+}
+
+/// A prompt's tokens without what leaves no room for the answer.
+pub(super) fn fit(lm: &dyn Lm, mut tokens: Vec<u32>, limit: usize) -> Result<(Vec<u32>, usize)> {
+    let room = lm.context().saturating_sub(limit);
     if room == 0 {
-        mistake!("`limit` is {}, and the model's context {}: no prompt fits", settings.limit, lm.context());
+        mistake!("`limit` is {limit}, and the model's context {}: no prompt fits", lm.context());
     }
-    let mut tokens = harness_encode(lm, prompt, settings.profile)?;
     if tokens.is_empty() {
         match lm.prefix() {
             Some(prefix) => tokens.push(prefix),
@@ -161,11 +202,31 @@ fn request(lm: &dyn Lm, prompt: &str, settings: &Generate) -> Result<(Vec<u32>, 
     Ok((tokens, cut))
 }
 
-/// The answers, `samples` of each item one after another.
-fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) -> Result<Vec<Sample>> {
+/// How sequences are written.
+pub(super) struct How<'a> {
+    /// Texts that end an answer.
+    pub stop: &'a [String],
+    /// Tokens, at most.
+    pub limit: usize,
+    /// By sequence.
+    pub draw: &'a dyn Fn(usize) -> Draw,
+    /// A number in [0, 1) for a sequence's step.
+    pub number: &'a dyn Fn(usize, usize) -> f64,
+}
+
+/// See [`Generate::temperature`] and what follows it there.
+#[derive(Clone, Copy)]
+pub(super) struct Draw {
+    pub temperature: f64,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f64>,
+}
+
+/// An answer to every prompt.
+pub(super) fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], how: &How) -> Result<Vec<Sample>> {
     let ends = lm.ends()?;
     let mut marks = Vec::new();
-    for stop in &settings.stop {
+    for stop in how.stop {
         // `<|im_end|>` where it is a special token: no text will show it.
         if let [token] = lm.encode(stop, false)?[..]
             && lm.decode(&[token])?.is_empty()
@@ -173,12 +234,12 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
             marks.push(token);
         }
     }
-    let longest = settings.stop.iter().map(String::len).max().unwrap_or(0);
+    let longest = how.stop.iter().map(String::len).max().unwrap_or(0);
     let mut all: Vec<(Vec<u32>, Stream, Ended)> =
         prompts.iter().map(|_| (Vec::new(), Stream::default(), Ended::Limit)).collect();
-    lm.generate(prompts, settings.limit, &mut |lm, i, logits| {
+    lm.generate(prompts, how.limit, &mut |lm, i, logits| {
         let (tokens, stream, ended) = &mut all[i];
-        let token = pick(logits, settings, || uniform(seed, i, settings.samples, tokens.len()));
+        let token = pick(logits, (how.draw)(i), || (how.number)(i, tokens.len()));
         tokens.push(token);
         if ends.contains(&token) {
             *ended = Ended::Eos;
@@ -193,7 +254,7 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
             let from = stream.text.len().saturating_sub(longest);
             stream.read(lm, tokens)?;
             let from = (0..=from).rev().find(|&i| stream.text.is_char_boundary(i)).unwrap_or(0);
-            if settings.stop.iter().any(|s| stream.text[from..].contains(s.as_str())) {
+            if how.stop.iter().any(|s| stream.text[from..].contains(s.as_str())) {
                 *ended = Ended::Stop;
                 return Ok(ControlFlow::Break(()));
             }
@@ -207,7 +268,7 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
             // A character that was not finished.
             let mut text = whole.trim_end_matches('\u{fffd}');
             // One stop text after the other, as the harness cuts.
-            for stop in &settings.stop {
+            for stop in how.stop {
                 text = text.split(stop.as_str()).next().unwrap_or_default();
             }
             Ok(Sample { text: text.into(), tokens, ended, full: None })
@@ -217,13 +278,7 @@ fn write(lm: &mut dyn Lm, prompts: &[Vec<u32>], settings: &Generate, seed: u64) 
 
 /// What full precision makes of each answer: one pass over all. Up to the first difference both have read the
 /// same, so its own pick there is what it would have written.
-fn ask(
-    full: &mut dyn Lm,
-    prompts: &[Vec<u32>],
-    samples: &mut [Sample],
-    settings: &Generate,
-    seed: u64,
-) -> Result<()> {
+pub(super) fn ask(full: &mut dyn Lm, prompts: &[Vec<u32>], samples: &mut [Sample], how: &How) -> Result<()> {
     let of = |(prompt, sample): (&Vec<u32>, &Sample)| {
         let tokens: Vec<u32> = prompt.iter().chain(&sample.tokens).copied().collect();
         let predict = prompt.len()..tokens.len();
@@ -236,8 +291,7 @@ fn ask(
         for (step, &token) in sample.tokens.iter().enumerate() {
             let row = logits.row(step);
             result.nll += log_sum_exp(row) - f64::from(row[token as usize]);
-            let draw = || uniform(seed, i, settings.samples, step);
-            if result.same == step && pick(row, settings, draw) == token {
+            if result.same == step && pick(row, (how.draw)(i), || (how.number)(i, step)) == token {
                 result.same += 1;
             }
         }
@@ -246,9 +300,9 @@ fn ask(
     })
 }
 
-/// A number in [0, 1) for a place in an answer: 53 bits of a hash, the same on every machine and for ever.
-fn uniform(seed: u64, sequence: usize, samples: usize, step: usize) -> f64 {
-    let place = [seed, (sequence / samples) as u64, (sequence % samples) as u64, step as u64];
+/// A number in [0, 1) for a place in an answer (seed, item, sample or turn, step): 53 bits of a hash, the same on every
+/// machine and for ever.
+pub(super) fn uniform(place: [u64; 4]) -> f64 {
     let hash = Sha256::digest(place.map(u64::to_le_bytes).concat());
     let bits = hash[..8].iter().fold(0u64, |bits, &b| (bits << 8) | u64::from(b));
     (bits >> 11) as f64 / (1u64 << 53) as f64
@@ -257,17 +311,17 @@ fn uniform(seed: u64, sequence: usize, samples: usize, step: usize) -> f64 {
 /// The next token: the likeliest, or one drawn with probability `softmax(logits / temperature)` from those
 /// that `top_k` and then `top_p` leave. They are laid side by side in the vocabulary's order, so that a model
 /// that is a little different draws the same token for most numbers.
-fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 {
+fn pick(logits: &[f32], draw: Draw, number: impl FnOnce() -> f64) -> u32 {
     let best = top(logits);
-    if settings.temperature == 0. {
+    if draw.temperature == 0. {
         return best as u32;
     }
-    let weight = |i: u32| (f64::from(logits[i as usize] - logits[best]) / settings.temperature).exp();
+    let weight = |i: u32| (f64::from(logits[i as usize] - logits[best]) / draw.temperature).exp();
     let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
-    if settings.top_k.is_some() || settings.top_p.is_some() {
+    if draw.top_k.is_some() || draw.top_p.is_some() {
         kept.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-        kept.truncate(settings.top_k.unwrap_or(usize::MAX));
-        if let Some(share) = settings.top_p {
+        kept.truncate(draw.top_k.unwrap_or(usize::MAX));
+        if let Some(share) = draw.top_p {
             let enough = share * kept.iter().map(|&i| weight(i)).sum::<f64>();
             let mut sum = 0.;
             let few = kept.iter().take_while(|&&i| {
@@ -281,7 +335,7 @@ fn pick(logits: &[f32], settings: &Generate, draw: impl FnOnce() -> f64) -> u32 
         kept.sort_unstable();
     }
     let weights: Vec<f64> = kept.iter().map(|&i| weight(i)).collect();
-    let mut left = draw() * weights.iter().sum::<f64>();
+    let mut left = number() * weights.iter().sum::<f64>();
     for (&i, w) in kept.iter().zip(&weights) {
         left -= w;
         if left < 0. {
@@ -318,17 +372,18 @@ impl Stream {
 mod tests {
     use super::*;
 
-    fn settings(extra: &str) -> Generate {
-        toml::from_str(&format!("prompt = ''\n{extra}")).expect("a table")
+    fn draw(extra: &str) -> Draw {
+        let g: Generate = toml::from_str(&format!("prompt = ''\n{extra}")).expect("a table");
+        Draw { temperature: g.temperature, top_k: g.top_k, top_p: g.top_p }
     }
 
     #[test]
     fn draws_follow_the_distribution_that_is_left() {
         let logits: Vec<f32> = [0.1f32, 0.4, 0.2, 0.3].map(f32::ln).to_vec();
         let share = |extra: &str| {
-            let settings = settings(extra);
+            let draw = draw(extra);
             let mut counts = [0; 4];
-            (0..20_000).for_each(|i| counts[pick(&logits, &settings, || uniform(7, i, 1, 3)) as usize] += 1);
+            (0..20_000).for_each(|i| counts[pick(&logits, draw, || uniform([7, i, 0, 3])) as usize] += 1);
             counts.map(|c| f64::from(c) / 20_000.)
         };
         let squares = 0.01 + 0.16 + 0.04 + 0.09;
@@ -344,6 +399,6 @@ mod tests {
                 assert!((got - want).abs() < 0.015, "{extra}: {got}, not {want}");
             }
         }
-        assert_eq!(pick(&[1., 3., 3., 2.], &settings(""), || 0.9), 1);
+        assert_eq!(pick(&[1., 3., 3., 2.], draw(""), || 0.9), 1);
     }
 }

@@ -1,8 +1,10 @@
 //! Evaluators: what is asked of a model, and what its answers are worth. No tensor crosses into this module.
 //!
 //! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
+pub mod calibration;
 pub mod choice;
 pub mod cloze;
+pub mod dialogue;
 pub mod divergence;
 pub mod generate;
 pub mod metrics;
@@ -42,6 +44,11 @@ pub trait Lm {
     /// Text of tokens, without special ones. A model that is only asked for scores needs none.
     fn decode(&self, _tokens: &[u32]) -> Result<String> {
         anyhow::bail!("this model gives no text")
+    }
+    /// A talk as the model wants to read it, up to where its answer begins: in its own chat template, or in this one. A
+    /// base model has none.
+    fn chat(&self, _said: &[dialogue::Said], _template: Option<&str>) -> Result<String> {
+        anyhow::bail!("this model has no chat template")
     }
     /// Tokens that end an answer.
     fn ends(&self) -> Result<Vec<u32>> {
@@ -139,6 +146,8 @@ pub enum Outcome {
     Divergence(divergence::Gap),
     /// An answer of the model's own.
     Generated(generate::Answer),
+    /// Several, in turns.
+    Dialogue(dialogue::Answers),
 }
 
 /// An item's name: a hash of its content, and how often that content was met before, so that twins stay apart.

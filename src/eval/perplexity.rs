@@ -1,7 +1,8 @@
-//! How well a text is predicted, in the three protocols that papers and tools use.
+//! How well a text is predicted, in the protocols that papers and tools use.
 //!
 //! * `windows`: GPTQ's. The joined text is tokenized once with the tokenizer's own special tokens, cut into windows that
 //!   do not overlap, the tail dropped; all but each window's first token are scored.
+//! * `drawn`: GPTQ's for C4. Items and places in them are drawn; windows are cut and scored as above.
 //! * `llama-cpp`: llama.cpp's `llama-perplexity`. Windows of 512; where the tokenizer begins texts with BOS, it replaces
 //!   each window's first token; only predictions made from the second half count.
 //! * `rolling`: lm-evaluation-harness's `loglikelihood_rolling`. Each item on its own; every token is scored once, the
@@ -9,12 +10,14 @@
 use super::{Lm, Names, Outcome, Outcomes, Sequence, harness_encode};
 use crate::{
     mistake,
+    random::Random,
     suite::{
         ask::{Profile, Protocol},
         python::is_space,
+        requests::Text,
     },
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// What a text or window lost.
@@ -49,12 +52,9 @@ pub fn windows(lm: &dyn Lm, text: &str, protocol: Protocol, window: Option<usize
         mistake!("the text is empty");
     }
     let tokens = lm.encode(text, true)?;
-    let usual = if protocol == Protocol::LlamaCpp { 512 } else { 2048 };
+    let usual = if protocol == Protocol::LlamaCpp { 512 } else { WINDOW };
     if window.is_none() && lm.context() < usual {
-        mistake!(
-            "this protocol's window is {usual} tokens and the model's context is {}: say `window` in the task",
-            lm.context()
-        );
+        mistake!("{}", too_short(usual, lm.context()));
     }
     let (window, first, least) = match protocol {
         Protocol::LlamaCpp => {
@@ -100,7 +100,12 @@ pub fn joined(
 ) -> Result<Outcomes> {
     let mut windows = windows(lm, text, protocol, window)?;
     windows.truncate(limit.unwrap_or(usize::MAX));
-    let losses = losses(lm, &windows)?;
+    each(lm, &windows)
+}
+
+/// An outcome a window.
+fn each(lm: &mut dyn Lm, windows: &[Sequence]) -> Result<Outcomes> {
+    let losses = losses(lm, windows)?;
     let mut names = Names::new();
     Ok(windows
         .iter()
@@ -109,13 +114,52 @@ pub fn joined(
         .collect())
 }
 
-/// Perplexity of each item on its own: an outcome an item.
-pub fn rolling(
+/// Perplexity of windows at drawn places, as GPTQ's `get_c4` takes them (`datautils.py`): from `random.seed(seed)` on, items
+/// are drawn until one has a window's tokens, then the place of its first. A place leaves at least one token behind the
+/// window; where an item is just as long, GPTQ's own code fails, and here the item is the window.
+pub fn drawn(
     lm: &mut dyn Lm,
-    texts: &[String],
+    texts: &[Text],
     window: Option<usize>,
-    profile: Profile,
+    count: usize,
+    seed: u64,
 ) -> Result<Outcomes> {
+    let window = match window {
+        None if lm.context() < WINDOW => mistake!("{}", too_short(WINDOW, lm.context())),
+        given => given.unwrap_or(WINDOW),
+    };
+    let mut random = Random::new(seed);
+    let mut known: Vec<Option<Vec<u32>>> = vec![None; texts.len()];
+    let (mut short, mut windows) = (0, Vec::new());
+    while windows.len() < count {
+        if short == texts.len() {
+            mistake!("none of {} items has the {window} tokens of a window", texts.len());
+        }
+        let item = random.below(texts.len() as u64) as usize;
+        if known[item].is_none() {
+            let tokens = lm.encode(&texts[item].text, true).with_context(|| format!("item {}", item + 1))?;
+            short += usize::from(tokens.len() < window);
+            known[item] = Some(tokens);
+        }
+        let Some(tokens) = known[item].as_ref().filter(|t| t.len() >= window) else { continue };
+        let places = tokens.len() - window;
+        let at = if places == 0 { 0 } else { random.below(places as u64) as usize };
+        windows.push(Sequence { tokens: tokens[at..at + window].to_vec(), predict: 1..window });
+    }
+    each(lm, &windows)
+}
+
+/// Tokens of a window in GPTQ's protocols.
+const WINDOW: usize = 2048;
+
+fn too_short(usual: usize, context: usize) -> String {
+    format!(
+        "this protocol's window is {usual} tokens and the model's context is {context}: say `window` in the task"
+    )
+}
+
+/// Perplexity of each item on its own: an outcome an item.
+pub fn rolling(lm: &mut dyn Lm, texts: &[Text], window: Option<usize>, profile: Profile) -> Result<Outcomes> {
     let longest = window.unwrap_or(lm.context()).min(lm.context());
     let Some(prefix) = super::first(lm, profile) else {
         mistake!(
@@ -124,7 +168,7 @@ pub fn rolling(
     };
     let (mut sequences, mut owners) = (Vec::new(), Vec::new());
     for (i, text) in texts.iter().enumerate() {
-        let tokens = harness_encode(lm, text, profile)?;
+        let tokens = harness_encode(lm, &text.text, profile)?;
         if tokens.is_empty() {
             mistake!("item {} is an empty text", i + 1);
         }
@@ -133,8 +177,10 @@ pub fn rolling(
             owners.push(i);
         }
     }
-    let mut items: Vec<Loss> =
-        texts.iter().map(|t| Loss { bytes: t.len(), words: python_words(t), ..Loss::default() }).collect();
+    let mut items: Vec<Loss> = texts
+        .iter()
+        .map(|t| Loss { bytes: t.raw.len(), words: python_words(&t.raw), ..Loss::default() })
+        .collect();
     for (loss, owner) in losses(lm, &sequences)?.into_iter().zip(owners) {
         let item = &mut items[owner];
         item.nll += loss.nll;
@@ -142,7 +188,11 @@ pub fn rolling(
         item.tokens += loss.tokens;
     }
     let mut names = Names::new();
-    Ok(texts.iter().zip(items).map(|(t, loss)| (names.name(t.as_bytes()), Outcome::Text(loss))).collect())
+    Ok(texts
+        .iter()
+        .zip(items)
+        .map(|(t, loss)| (names.name(t.text.as_bytes()), Outcome::Text(loss)))
+        .collect())
 }
 
 /// lm-evaluation-harness's `get_rolling_token_windows` and `make_disjoint_window`: full windows have one token before

@@ -85,17 +85,22 @@ impl ChatTemplate {
                  tokenizer_config.json or chat_template.json. Is it a base model, and not one for chats?"
             )
         };
+        Self::of(format!("{label}/{file}"), tokenizer_config, &source)
+    }
+
+    /// From the template itself, with the special tokens that `tokenizer_config.json` names. Fails where it does not
+    /// parse.
+    pub fn of(label: String, tokenizer_config: &serde_json::Value, source: &str) -> Result<Self> {
         let special = SPECIAL.iter().filter_map(|&name| {
             let value = &tokenizer_config[name];
             let text = value.as_str().or_else(|| value["content"].as_str())?;
             Some((name.to_string(), text.to_string()))
         });
-        let label = format!("{label}/{file}");
         if source.len() > LONGEST {
             mistake!("chat template `{label}` has {} bytes, more than {LONGEST}", source.len());
         }
         let environment =
-            roomy(|| environment(&label, &source)).blame(format!("chat template `{label}`"))??;
+            roomy(|| environment(&label, source)).blame(format!("chat template `{label}`"))??;
         Ok(Self { environment, special: special.collect(), label })
     }
 

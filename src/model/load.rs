@@ -304,14 +304,26 @@ impl Opened {
     /// # Errors
     /// There is no template, or it does not parse.
     pub fn chat(&self) -> Result<ChatTemplate> {
-        let label = self.place.label();
-        let settings = match self.place.text("tokenizer_config.json")? {
-            Some(text) => serde_json::from_str(&text).blame(format!("`{label}/tokenizer_config.json`"))?,
-            None => Value::Null,
-        };
+        let (label, settings) = (self.place.label(), self.tokenizer_config()?);
         let jinja = self.place.text("chat_template.jinja")?;
         let json = self.place.text("chat_template.json")?;
         ChatTemplate::new(&label, &settings, jinja.as_deref(), json.as_deref())
+    }
+
+    /// A conversation in a template that is not its own, with its own special tokens.
+    ///
+    /// # Errors
+    /// The template does not parse.
+    pub fn chat_in(&self, what: &str, template: &str) -> Result<ChatTemplate> {
+        ChatTemplate::of(what.into(), &self.tokenizer_config()?, template)
+    }
+
+    fn tokenizer_config(&self) -> Result<Value> {
+        let label = self.place.label();
+        match self.place.text("tokenizer_config.json")? {
+            Some(text) => serde_json::from_str(&text).blame(format!("`{label}/tokenizer_config.json`")),
+            None => Ok(Value::Null),
+        }
     }
 
     /// Reads the weights; one that is not finite is an error that names its tensor.

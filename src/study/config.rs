@@ -6,6 +6,7 @@ use crate::{
     quant::recipe::Recipe,
     results::Rule,
     suite::{
+        ask::Profile,
         data::{Instead, Local},
         find::{self, Found},
         task::{FileData, Names},
@@ -39,6 +40,8 @@ struct File {
     #[serde(default)]
     seed: u64,
     limit: Option<usize>,
+    /// In place of the tasks' own, where they have one.
+    profile: Option<Profile>,
     /// Local files in place of tasks' own data.
     #[serde(default)]
     data: BTreeMap<String, Own>,
@@ -98,7 +101,7 @@ enum Own {
 impl Own {
     fn local(self, folder: &Path) -> Local {
         let file = match self {
-            Own::Names(path) => FileData { path, field: None, columns: None },
+            Own::Names(path) => FileData { path, field: None, columns: None, cut: None },
             Own::Table(file) => file,
         };
         Local { folder: folder.into(), file }
@@ -219,6 +222,11 @@ impl Study {
         }
         for (name, parts) in &file.parts {
             other_parts(&mut tasks, name, parts).blame(format!("study `{label}`: `parts.{name}`"))?;
+        }
+        if let Some(profile) = file.profile {
+            for found in &mut tasks {
+                found.task.as_profile(profile).blame(format!("study `{label}`: `profile`"))?;
+            }
         }
         for task in &tasks {
             for metric in &task.task.metrics {

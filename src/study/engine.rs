@@ -4,12 +4,14 @@
 //! scored positions only. Neither can move a bit of a score (`tests/engine.rs`).
 use super::generate;
 use crate::{
-    eval::{Lm, Logits, Next, Sequence},
+    eval::{Lm, Logits, Next, Sequence, dialogue::Said},
     mistake,
     model::{
+        chat::{Date, Message},
         decoder::{Batch, Decoder},
         load::{Opened, Special},
     },
+    suite::dialogue::DAY,
 };
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
@@ -68,6 +70,17 @@ impl<'a> Words<'a> {
         self.special.eos.or(self.special.bos)
     }
 
+    fn chat(&self, said: &[Said], template: Option<&str>) -> Result<String> {
+        let messages: Vec<Message> =
+            said.iter().map(|s| Message { role: s.role.into(), content: s.text.clone() }).collect();
+        let (_, (year, month, day)) = DAY;
+        let template = match template {
+            Some(own) => self.opened.chat_in("ask.dialogue.template", own)?,
+            None => self.opened.chat()?,
+        };
+        template.render(&messages, true, Date { year, month, day })
+    }
+
     fn decode(&self, tokens: &[u32]) -> Result<String> {
         self.tokenizer.decode(tokens, true).map_err(anyhow::Error::msg)
     }
@@ -115,6 +128,9 @@ impl Lm for Counter<'_> {
     }
     fn ends(&self) -> Result<Vec<u32>> {
         self.words.ends()
+    }
+    fn chat(&self, said: &[Said], template: Option<&str>) -> Result<String> {
+        self.words.chat(said, template)
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
         self.tokens += all.iter().map(|s| s.input().len()).sum::<usize>();
@@ -205,6 +221,9 @@ impl Lm for Engine<'_> {
     }
     fn ends(&self) -> Result<Vec<u32>> {
         self.words.ends()
+    }
+    fn chat(&self, said: &[Said], template: Option<&str>) -> Result<String> {
+        self.words.chat(said, template)
     }
 
     fn score(

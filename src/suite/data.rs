@@ -4,13 +4,14 @@ use super::{
     python,
     rows::{self, Layout},
     task::{Data, FileData, HubData, Names, PART, Task},
+    template::Template,
 };
 use crate::{
     hub::{Hub, RepoId},
     mistake,
     mistake::{Blame, Mistake, nearest},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -56,6 +57,14 @@ impl Items {
         Self { rows, hash, pool, parts: vec![part] }
     }
 
+    /// The part of each of [`Items::picked`], by name; none where the task has no parts.
+    pub fn part_names(&self, limit: Option<usize>) -> Vec<&str> {
+        let named = self.parts.iter().filter(|p| !p.name.is_empty());
+        named
+            .flat_map(|p| std::iter::repeat_n(&*p.name, p.rows.len().min(limit.unwrap_or(usize::MAX))))
+            .collect()
+    }
+
     /// The first `limit` items of each part.
     pub fn picked(&self, limit: Option<usize>) -> impl Iterator<Item = usize> + '_ {
         self.parts.iter().flat_map(move |p| p.rows.clone().take(limit.unwrap_or(usize::MAX)))
@@ -96,12 +105,7 @@ pub struct Instead {
 impl Instead {
     /// The files that stand in for `data`, if there are any.
     fn of(&self, named: Option<&Local>, data: &Data, part: &str, alone: bool) -> Result<Option<Local>> {
-        let Some(own) = named else {
-            return match &self.root {
-                Some((root, task)) => below(root, task, data, part),
-                None => Ok(None),
-            };
-        };
+        let Some(own) = named else { return Ok(None) };
         let names = own.file.path.names();
         // A made task's templates know the part, whatever rows they see.
         let apart = !alone && !matches!(data, Data::Made(_));
@@ -110,8 +114,9 @@ impl Instead {
                 "`{name}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
             );
         }
+        let cut = own.file.cut.clone().or_else(|| data.cut().cloned());
         let path = Names::Many(names.iter().map(|n| n.replace(PART, part)).collect());
-        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, ..own.file.clone() } }))
+        Ok(Some(Local { folder: own.folder.clone(), file: FileData { path, cut, ..own.file.clone() } }))
     }
 }
 
@@ -126,40 +131,79 @@ pub fn load(
 ) -> Result<Items> {
     let titles = task.parts.iter().filter_map(|(name, title)| Some((name.as_str(), title.as_str()?)));
     let mut parts: Vec<(&str, &str)> = titles.collect();
-    if parts.is_empty() {
-        parts.push(("", ""));
+    let named = std::mem::take(&mut parts);
+    match &task.part {
+        None if !named.is_empty() => parts = named.clone(),
+        _ => parts.push(("", "")),
     }
     let alone = parts.len() == 1;
     let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
+    let keep = task.keep.as_ref().map(|k| Template::new("keep", k)).transpose()?;
     let (mut items, mut hashes) = (Items::default(), Vec::new());
-    let mut more = |data: &Data,
-                    named: Option<&Local>,
-                    part: (&str, &str),
-                    all: &mut Vec<Value>|
-     -> Result<Range<usize>> {
-        let mut data = data.of_part(part.0);
-        let stand_in = instead.of(named, &data, part.0, alone).blame(format!("`{label}`"))?;
-        if let (Data::Made(made), None) = (&mut data, &stand_in) {
-            lists(label, made, place, &instead.lists).blame(format!("`{label}`"))?;
-        }
-        let (rows, hash) = one(label, &data, place, stand_in.as_ref(), part, hub)?;
-        if rows.is_empty() {
-            mistake!("`{label}`: its data holds no items");
-        }
-        let start = all.len();
-        all.extend(rows);
-        hashes.push(hash);
-        Ok(start..all.len())
-    };
+    let mut more =
+        |data: &Data, examples: bool, part: (&str, &str), all: &mut Vec<Value>| -> Result<Range<usize>> {
+            let named = if examples { instead.examples.as_ref() } else { instead.items.as_ref() };
+            let name = part.0;
+            let mut data = data.of_part(name);
+            let mut stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
+            if let (None, Some((root, short))) = (&stand_in, &instead.root) {
+                // `TASK.jsonl` holds a task's items: a question would be its own example.
+                let whole = name.is_empty() && !examples;
+                stand_in = below(root, short, &data, name.is_empty(), whole).blame(format!("`{label}`"))?;
+            }
+            if let (Data::Made(made), None) = (&mut data, &stand_in) {
+                lists(label, made, place, &instead.lists).blame(format!("`{label}`"))?;
+            }
+            let (mut rows, hash) = one(label, &data, place, stand_in.as_ref(), part, hub)?;
+            if let Some(keep) = keep.as_ref().filter(|_| !examples) {
+                let count = rows.len();
+                rows = keep.kept(rows).blame(format!("`{label}`"))?;
+                if rows.is_empty() && count > 0 {
+                    mistake!("`{label}`: `keep` leaves none of its {count} items");
+                }
+            }
+            if rows.is_empty() {
+                mistake!("`{label}`: its data holds no items");
+            }
+            let start = all.len();
+            all.extend(rows);
+            hashes.push(hash);
+            Ok(start..all.len())
+        };
     for (name, title) in parts {
-        let rows = more(&task.data, instead.items.as_ref(), (name, title), &mut items.rows)?;
+        let rows = more(&task.data, false, (name, title), &mut items.rows)?;
         let pool = match pool {
-            Some(data) => more(data, instead.examples.as_ref(), (name, title), &mut items.pool)?,
+            Some(data) => more(data, true, (name, title), &mut items.pool)?,
             None => 0..0,
         };
         items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
     }
     items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
+    match &task.part {
+        Some(template) => apart(items, &Template::new("part", template)?, &named).blame(format!("`{label}`")),
+        None => Ok(items),
+    }
+}
+
+/// Items of one data set, part by part.
+fn apart(mut items: Items, template: &Template, parts: &[(&str, &str)]) -> Result<Items> {
+    let mut of: Vec<Vec<Value>> = vec![Vec::new(); parts.len()];
+    for (i, row) in std::mem::take(&mut items.rows).into_iter().enumerate() {
+        let name = template.text(&row).with_context(|| format!("item {}", i + 1))?;
+        let names = parts.iter().map(|p| p.0);
+        let Some(at) = names.clone().position(|n| n == name) else {
+            let all = names.clone().collect::<Vec<_>>().join(", ");
+            mistake!("item {}: no part `{name}`{}; there are: {all}", i + 1, nearest(&name, names))
+        };
+        of[at].push(row);
+    }
+    items.parts.clear();
+    for ((name, title), rows) in parts.iter().zip(of) {
+        let start = items.rows.len();
+        items.rows.extend(rows);
+        let (rows, pool) = (start..items.rows.len(), 0..items.pool.len());
+        items.parts.push(Part { name: name.to_string(), title: title.to_string(), rows, pool });
+    }
     Ok(items)
 }
 
@@ -256,6 +300,7 @@ fn read(files: Vec<Source>, layout: Layout<'_>) -> Result<(Vec<Value>, String)> 
     }
     let more = layout.field.iter().map(|f| format!("field {f}"));
     let more = more.chain(layout.columns.iter().map(|c| format!("columns {c:?}")));
+    let more = more.chain(layout.cut.iter().map(|c| format!("cut {c:?}")));
     hashes.extend(more);
     let hash = match hashes.len() {
         1 => hashes.remove(0),
@@ -371,9 +416,9 @@ fn missing(hub: &Hub, repo: &RepoId, name: &str) -> anyhow::Error {
 }
 
 /// What stands in for a task's data in the folder `root`: `TASK/FILE` for each of its files, FILE being its path as the
-/// task has it, or the last part of that; or `TASK.jsonl`, with any ending that can be read. A part is told from another
-/// by its path, which a file's name alone need not do.
-fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Local>> {
+/// task has it, or the last part of that (`short`: a part is told from another by its path, which a file's name alone need
+/// not do); or, for all items (`whole`), `TASK.jsonl`, with any ending that can be read.
+fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Result<Option<Local>> {
     let (names, layout) = match data {
         Data::File(file) => (file.path.names(), file.layout()),
         Data::Hub(hub) => (hub.file.names(), hub.layout()),
@@ -390,8 +435,8 @@ fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Loca
     let mut paths = Vec::new();
     let mut lacking = Vec::new();
     for name in names {
-        let short = Some(last(name)).filter(|_| part.is_empty());
-        match std::iter::once(name.as_str()).chain(short).find(there) {
+        let file = Some(last(name)).filter(|_| short);
+        match std::iter::once(name.as_str()).chain(file).find(there) {
             Some(path) => paths.push(path.to_string()),
             None => lacking.push(last(name)),
         }
@@ -402,7 +447,7 @@ fn below(root: &Path, task: &str, data: &Data, part: &str) -> Result<Option<Loca
     let mut alone = Vec::new();
     for entry in fs::read_dir(root).blame(format!("BITSWEEP_DATA `{}`", root.display()))? {
         let name = entry.blame(format!("BITSWEEP_DATA `{}`", root.display()))?.file_name();
-        let Some(name) = name.to_str().filter(|_| part.is_empty()) else { continue };
+        let Some(name) = name.to_str().filter(|_| whole) else { continue };
         let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.'));
         // `TASK.jsonl`, and not `TASK.old.jsonl`.
         if rest.is_some_and(|rest| rows::ending(&format!("_.{rest}")).is_some_and(|e| rest.starts_with(e))) {

@@ -26,6 +26,8 @@ pub struct Filter {
 pub enum Step {
     /// What an expression finds.
     Regex(Find),
+    /// What the first of several expressions that finds anything finds.
+    FirstRegex(Several),
     /// Every match of each expression goes.
     Remove(Vec<String>),
     /// White space at both ends goes.
@@ -54,6 +56,17 @@ pub struct Find {
     #[serde(default)]
     pub pick: i64,
     /// Where there is none.
+    #[serde(default = "invalid")]
+    pub fallback: String,
+}
+
+/// See [`Step::FirstRegex`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Several {
+    /// Tried in order, each on the whole answer; the first match counts, its text as in [`Find::pattern`].
+    pub patterns: Vec<String>,
+    /// Where none finds anything.
     #[serde(default = "invalid")]
     pub fallback: String,
 }
@@ -87,6 +100,23 @@ fn invalid() -> String {
     "[invalid]".into()
 }
 
+/// An answer that went through a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What is left of it.
+    pub text: String,
+    /// Whether every step that looks for something found it; else a fallback stood in.
+    pub found: bool,
+}
+
+impl Parsed {
+    /// What a step found, or its fallback.
+    fn take(&mut self, found: Option<String>, fallback: &str) {
+        self.found &= found.is_some();
+        self.text = found.unwrap_or_else(|| fallback.into());
+    }
+}
+
 /// A [`Filter`], its expressions compiled.
 pub struct Chain {
     /// The filter's.
@@ -99,7 +129,12 @@ impl Chain {
     pub fn new(filter: &Filter) -> Result<Self> {
         let expressions = |step: &Step| match step {
             Step::Regex(find) => Ok(vec![Expression::new(&find.pattern)?]),
-            Step::Remove(list) => list.iter().map(|p| Expression::new(p)).collect(),
+            Step::FirstRegex(several) if several.patterns.is_empty() => {
+                mistake!("`first-regex`: `patterns` is empty")
+            }
+            Step::FirstRegex(Several { patterns: list, .. }) | Step::Remove(list) => {
+                list.iter().map(|p| Expression::new(p)).collect()
+            }
             Step::TakeFirstK(0) => mistake!("`take-first-k` is at least 1"),
             _ => Ok(Vec::new()),
         };
@@ -107,38 +142,87 @@ impl Chain {
         Ok(Self { name: filter.name.clone(), steps: steps.with_context(|| filter.name.clone())? })
     }
 
+    /// Compiles a task's filters, each of which has a name of its own.
+    pub fn all(filters: &[Filter]) -> Result<Vec<Self>> {
+        for (i, filter) in filters.iter().enumerate() {
+            if filter.name.is_empty() || filters[..i].iter().any(|f| f.name == filter.name) {
+                mistake!("each has a name of its own; `{}` is none", filter.name);
+            }
+        }
+        filters.iter().map(Self::new).collect()
+    }
+
+    /// Whether the metrics that compare answers can be given.
+    pub fn named(filters: &[Filter], gold: bool, metrics: &[String]) -> Result<()> {
+        let names: Vec<&str> = filters.iter().map(|f| f.name.as_str()).collect();
+        let compared = |m: &&String| m.starts_with("exact_match") || m.starts_with("unparsed");
+        for metric in metrics.iter().filter(compared) {
+            if !gold {
+                mistake!("`{metric}` needs `gold`");
+            }
+            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
+                mistake!("`{metric}`: no filter `{name}`; there are: {}", names.join(", "));
+            }
+        }
+        Ok(())
+    }
+
     /// From an item's answers to those that count: one, where a step takes one.
-    pub fn apply(&self, mut answers: Vec<String>) -> Result<Vec<String>> {
+    pub fn apply(&self, answers: Vec<String>) -> Result<Vec<String>> {
+        Ok(self.parse(answers)?.into_iter().map(|a| a.text).collect())
+    }
+
+    /// The same, with whether anything was found in each.
+    pub fn parse(&self, answers: Vec<String>) -> Result<Vec<Parsed>> {
+        let mut answers: Vec<Parsed> = answers.into_iter().map(|text| Parsed { text, found: true }).collect();
         for (step, expressions) in &self.steps {
             match step {
-                Step::Regex(find) => {
-                    for a in &mut answers {
-                        *a = expressions[0].found(a, find)?;
-                    }
-                }
-                Step::Remove(_) => {
-                    for a in &mut answers {
-                        *a = expressions.iter().try_fold(std::mem::take(a), |a, e| e.remove(&a))?;
-                    }
-                }
-                Step::RemoveWhitespace => answers.iter_mut().for_each(|a| *a = strip(a).into()),
-                Step::Lowercase => answers.iter_mut().for_each(|a| *a = a.to_lowercase()),
-                Step::Uppercase => answers.iter_mut().for_each(|a| *a = a.to_uppercase()),
-                Step::Map(words) => {
-                    answers.iter_mut().for_each(|a| *a = words.to.get(a).unwrap_or(&words.fallback).clone())
-                }
                 Step::TakeFirst => answers.truncate(1),
                 Step::TakeFirstK(k) => answers.truncate(*k),
                 Step::MajorityVote => {
-                    let votes = |a: &String| answers.iter().filter(|b| *b == a).count();
+                    let votes = |a: &Parsed| answers.iter().filter(|b| b.text == a.text).count();
                     let winner =
                         answers.iter().reduce(|best, a| if votes(a) > votes(best) { a } else { best });
                     answers = winner.cloned().into_iter().collect();
                 }
+                one => answers.iter_mut().try_for_each(|a| each(one, expressions, a))?,
             }
         }
         Ok(answers)
     }
+}
+
+/// What a step does to one answer.
+fn each(step: &Step, expressions: &[Expression], a: &mut Parsed) -> Result<()> {
+    match step {
+        Step::Regex(find) => {
+            let found = expressions[0].found(&a.text, find.pick, &find.fallback)?;
+            a.take(found, &find.fallback);
+        }
+        Step::FirstRegex(several) => {
+            let mut found = None;
+            for e in expressions {
+                found = e.found(&a.text, 0, &several.fallback)?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            a.take(found, &several.fallback);
+        }
+        Step::Remove(_) => {
+            a.text = expressions.iter().try_fold(std::mem::take(&mut a.text), |a, e| e.remove(&a))?;
+        }
+        Step::RemoveWhitespace => a.text = strip(&a.text).into(),
+        Step::Lowercase => a.text = a.text.to_lowercase(),
+        Step::Uppercase => a.text = a.text.to_uppercase(),
+        Step::Map(words) => {
+            let word = words.to.get(&a.text).cloned();
+            a.take(word, &words.fallback);
+        }
+        // These look at all answers together.
+        Step::TakeFirst | Step::TakeFirstK(_) | Step::MajorityVote => {}
+    }
+    Ok(())
 }
 
 /// An [`ExactMatch`], its expressions compiled; and the one that finds English articles.
@@ -239,7 +323,8 @@ impl Expression {
         Ok(())
     }
 
-    fn found(&self, text: &str, find: &Find) -> Result<String> {
+    /// The match number `pick`; where it has groups and all are empty, `empty`. `None`: there is no such match.
+    fn found(&self, text: &str, pick: i64, empty: &str) -> Result<Option<String>> {
         let mut all: Vec<String> = Vec::new();
         self.each(text, |captures| {
             let group = |i| captures.get(i).map_or("", |m| m.as_str());
@@ -248,11 +333,10 @@ impl Expression {
                 2 => Some(group(1)),
                 n => (1..n).map(group).find(|g| !g.is_empty()),
             };
-            all.push(text.map_or(find.fallback.clone(), |t| strip(t).into()));
+            all.push(text.map_or(empty, strip).into());
         })?;
-        let pick = if find.pick < 0 { all.len() as i64 + find.pick } else { find.pick };
-        let found = usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i));
-        Ok(found.unwrap_or_else(|| find.fallback.clone()))
+        let pick = if pick < 0 { all.len() as i64 + pick } else { pick };
+        Ok(usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i)))
     }
 
     fn remove(&self, text: &str) -> Result<String> {

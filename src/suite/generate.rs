@@ -11,12 +11,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
+    /// What stands before everything, examples included.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// What the model goes on from.
     pub prompt: String,
+    /// The same question before something was done to it; asked too, with the same examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// The right answer, or one expression that gives a list of them. Without it an answer is only compared
     /// with full precision's.
     #[serde(default)]
     pub gold: Option<String>,
+    /// Between an example's prompt and its answer. The item's own prompt has none behind it.
+    #[serde(default = "space", skip_serializing_if = "is_space")]
+    pub delimiter: String,
     /// Texts that end an answer and are no part of it. The model's own EOS always does.
     #[serde(default)]
     pub stop: Vec<String>,
@@ -41,7 +50,10 @@ pub struct Generate {
     /// When an answer is the gold one.
     #[serde(default)]
     pub exact_match: ExactMatch,
-    /// Which special tokens are put in.
+    /// Whether the prompt is what a user says, in the model's chat template, which puts in its own special tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chat: bool,
+    /// Which special tokens are put in, where it is no chat.
     #[serde(default)]
     pub profile: Profile,
 }
@@ -51,6 +63,13 @@ fn usual() -> usize {
 }
 fn one() -> usize {
     1
+}
+fn space() -> String {
+    " ".into()
+}
+// What was not there at first is no part of the identity of tasks that do not say it.
+fn is_space(text: &str) -> bool {
+    text == " "
 }
 
 impl Generate {
@@ -72,30 +91,25 @@ impl Generate {
             mistake!("`{label}`: {why}");
         }
         Same::new(&self.exact_match).blame(format!("`{label}`: `exact_match`"))?;
-        let names: Vec<&str> = self.filters.iter().map(|f| f.name.as_str()).collect();
-        for (i, filter) in self.filters.iter().enumerate() {
-            Chain::new(filter).blame(format!("`{label}`: `filters`"))?;
-            if names[..i].contains(&names[i]) || names[i].is_empty() {
-                mistake!("`{label}`: `filters`: each has a name of its own; `{}` is none", names[i]);
-            }
+        let needs = ["exact_match_before", "exact_match_drop"];
+        let changed = metrics.iter().find(|m| needs.contains(&m.split(':').next().unwrap_or_default()));
+        if let Some(metric) = changed.filter(|_| self.before.is_none()) {
+            mistake!("`{label}`: `{metric}` needs `before`");
         }
-        let right =
-            |m: &&String| ["exact_match", "contains", "best_subspan_em"].iter().any(|r| m.starts_with(r));
-        for metric in metrics.iter().filter(right) {
-            if self.gold.is_none() {
-                mistake!("`{label}`: `{metric}` needs `gold`");
-            }
-            if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
-                mistake!("`{label}`: `{metric}`: no filter `{name}`; there are: {}", names.join(", "));
-            }
+        let right = ["contains", "best_subspan_em"];
+        if let Some(metric) = metrics.iter().find(|m| self.gold.is_none() && right.contains(&m.as_str())) {
+            mistake!("`{label}`: `{metric}` needs `gold`");
         }
-        Ok(())
+        Chain::all(&self.filters).blame(format!("`{label}`: `filters`"))?;
+        Chain::named(&self.filters, self.gold.is_some(), metrics).blame(format!("`{label}`"))
     }
 
     /// Every template with its key.
     pub fn templates(&self) -> Vec<(&'static str, &str)> {
-        let gold = self.gold.as_deref().map(|g| ("gold", g));
-        std::iter::once(("prompt", self.prompt.as_str())).chain(gold).collect()
+        let more = [("before", &self.before), ("gold", &self.gold)];
+        let more = more.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)));
+        let all = [("description", self.description.as_str()), ("prompt", self.prompt.as_str())];
+        all.into_iter().chain(more).collect()
     }
 
     /// The protocol in words, for records.
@@ -108,6 +122,13 @@ impl Generate {
                 format!("{} drawn at temperature {t}{top_k}{top_p}", self.samples)
             }
         };
-        format!("generated, {how}, at most {} tokens; a prompt that is too long loses its left", self.limit)
+        let tokens = match self.chat {
+            true => "the model's chat template",
+            false => self.profile.words(),
+        };
+        format!(
+            "generated, {how}, at most {} tokens; a prompt that is too long loses its left; {tokens}",
+            self.limit
+        )
     }
 }

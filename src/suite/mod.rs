@@ -2,6 +2,7 @@
 pub mod ask;
 pub mod clean;
 pub mod data;
+pub mod dialogue;
 pub mod fewshot;
 pub mod filter;
 pub mod find;

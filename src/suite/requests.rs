@@ -6,6 +6,7 @@ use super::{
     ask::{Ask, Choice, Cloze, Endings},
     clean::Cleaner,
     data::{Items, Part},
+    dialogue::{Dialogue, Temperature},
     fewshot::Draws,
     task::Task,
     template::Template,
@@ -61,6 +62,17 @@ pub struct Blank {
     pub ending: String,
 }
 
+/// What a model goes on from, rendered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The prompt, with all that stands before it.
+    pub prompt: String,
+    /// The same question before something was done to it.
+    pub before: Option<String>,
+    /// Right answers; none where nothing is compared.
+    pub gold: Vec<String>,
+}
+
 /// An option's text, or the one text of all.
 fn one(texts: &[String], i: usize) -> &String {
     &texts[if texts.len() == 1 { 0 } else { i }]
@@ -76,17 +88,51 @@ pub fn rows(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Valu
     items.picked(limit).map(one).collect()
 }
 
+/// A text to be predicted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// As the model reads it.
+    pub text: String,
+    /// Before repairs: its words and bytes are what a loss is spread over.
+    pub raw: String,
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self { text: text.into(), raw: text.into() }
+    }
+}
+
 /// The texts of a perplexity or divergence task's items.
-pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<String>> {
+pub fn texts(task: &Task, items: &Items, template: &str) -> Result<Vec<Text>> {
     let (rows, template) = (Rows::new(task)?, Template::new("text", template)?);
     let mut all = Vec::new();
     for part in &items.parts {
         for i in part.rows.clone() {
-            let row = rows.prepare(&items.rows[i], part).with_context(|| format!("item {}", i + 1))?;
-            all.push(template.text(&row)?);
+            let one = || -> Result<Text> {
+                let mut row = rows.derive(&items.rows[i], part)?;
+                let raw = template.text(&row)?;
+                rows.cleaner.apply(&mut row);
+                let text = if task.clean.is_empty() { raw.clone() } else { template.text(&row)? };
+                Ok(Text { text, raw })
+            };
+            all.push(one().with_context(|| format!("item {}", i + 1))?);
         }
     }
     Ok(all)
+}
+
+/// One text of a perplexity or divergence task's items, or of the first ones.
+pub fn joined(
+    task: &Task,
+    items: &Items,
+    template: &str,
+    join: &str,
+    first: Option<usize>,
+) -> Result<String> {
+    let texts = texts(task, items, template)?;
+    let texts: Vec<String> = texts.into_iter().take(first.unwrap_or(usize::MAX)).map(|t| t.text).collect();
+    Ok(texts.join(join))
 }
 
 /// A choice task's questions; `limit`: of each part.
@@ -99,6 +145,86 @@ pub fn questions(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec
 pub fn blanks(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Blank>> {
     let mut builder = Builder::new(task, items)?;
     items.picked(limit).map(|i| builder.blank(i)).collect()
+}
+
+/// What a model goes on from, item by item; `limit`: of each part.
+pub fn openings(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Opening>> {
+    let mut builder = Builder::new(task, items)?;
+    items.picked(limit).map(|i| builder.opening(i)).collect()
+}
+
+/// One talk, rendered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Talk {
+    /// What the system says before all turns; empty: nothing.
+    pub system: String,
+    /// What the user says, turn after turn.
+    pub turns: Vec<String>,
+    /// Right answers, one a turn; none where nothing is compared.
+    pub golds: Vec<String>,
+    /// Of this item's draws.
+    pub temperature: f64,
+    /// What other files call the item.
+    pub id: String,
+    /// What kind of question it is.
+    pub category: String,
+    /// What a judge is told is right, one a turn, or none.
+    pub references: Vec<String>,
+}
+
+/// A dialogue task's talks; `limit`: of each part.
+pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) -> Result<Vec<Talk>> {
+    let template =
+        |key: &str, source: &Option<String>| source.as_deref().map(|s| Template::new(key, s)).transpose();
+    let judge = said.judge.clone().unwrap_or_default();
+    let (turns, system) = (Template::new("turns", &said.turns)?, Template::new("system", &said.system)?);
+    let gold = template("gold", &said.gold)?;
+    let (id, category) = (template("id", &judge.id)?, template("category", &judge.category)?);
+    let references = template("references", &judge.references)?;
+    let heat = match &said.temperature {
+        Temperature::Same(_) => None,
+        Temperature::Each(t) => Some(Template::new("temperature", t)?),
+    };
+    let list = |key: &str, template: &Template, row: &Value| -> Result<Vec<String>> {
+        let value = template.value(row)?;
+        let text = |v: &Value| match v {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(n) => Some(n.to_string()),
+            _ => None,
+        };
+        match value.as_array().and_then(|l| l.iter().map(text).collect::<Option<Vec<_>>>()) {
+            Some(texts) => Ok(texts),
+            None => mistake!("`{key}` gives {value}, which is no list of texts"),
+        }
+    };
+    let one = |row: &Value| -> Result<Talk> {
+        let maybe =
+            |key: &str, t: &Option<Template>| t.as_ref().map_or(Ok(Vec::new()), |t| list(key, t, row));
+        let text = |t: &Option<Template>| t.as_ref().map_or(Ok(String::new()), |t| t.text(row));
+        let temperature = match (&heat, &said.temperature) {
+            (None, Temperature::Same(t)) => *t,
+            (Some(template), _) => {
+                let value = template.value(row)?;
+                let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+                match number {
+                    Some(t) => t,
+                    None => mistake!("`temperature` gives {value}, which is no number"),
+                }
+            }
+            _ => 0.,
+        };
+        Ok(Talk {
+            system: system.text(row)?,
+            turns: list("turns", &turns, row)?,
+            golds: maybe("gold", &gold)?,
+            temperature,
+            id: text(&id)?,
+            category: text(&category)?,
+            references: maybe("references", &references)?,
+        })
+    };
+    let rows = rows(task, items, limit)?;
+    rows.iter().enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
 }
 
 /// What becomes of a row before templates see it: its part, its derived fields, its repairs.
@@ -115,6 +241,13 @@ impl Rows {
     }
 
     fn prepare(&self, row: &Value, part: &Part) -> Result<Value> {
+        let mut row = self.derive(row, part)?;
+        self.cleaner.apply(&mut row);
+        Ok(row)
+    }
+
+    /// Without repairs.
+    fn derive(&self, row: &Value, part: &Part) -> Result<Value> {
         let mut row = row.clone();
         if !part.name.is_empty() {
             row["part"] = part.name.as_str().into();
@@ -123,7 +256,6 @@ impl Rows {
         for (name, template) in &self.fields {
             row[name] = template.value(&row)?;
         }
-        self.cleaner.apply(&mut row);
         Ok(row)
     }
 }
@@ -139,6 +271,8 @@ struct Said {
 enum Options {
     Each(Vec<Template>),
     List(&'static str, Box<Template>),
+    /// Answers: one, or a list of them; a number is one too.
+    Answers(Box<Template>),
 }
 
 impl Options {
@@ -159,6 +293,12 @@ impl Options {
         let (key, value) = match self {
             Self::Each(each) => return each.iter().map(|t| t.text(row)).collect(),
             Self::List(key, template) => (key, template.value(row)?),
+            Self::Answers(template) => {
+                return match template.value(row)? {
+                    Value::Array(list) => list.into_iter().map(answer).collect(),
+                    value => Ok(vec![answer(value)?]),
+                };
+            }
         };
         let text = |v: &Value| v.as_str().map(str::to_string);
         match value.as_array().map(|list| list.iter().map(text).collect::<Option<Vec<_>>>()) {
@@ -168,10 +308,26 @@ impl Options {
     }
 }
 
+fn answer(value: Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(n) => Ok(n.to_string()),
+        other => mistake!("`gold` gives {other}, which is no text"),
+    }
+}
+
 enum Right {
     Index(Template),
     Labels(Template),
     Only,
+}
+
+/// How an example is written; what is not said is as the question's own.
+struct Shots<'a> {
+    prompt: Option<Template>,
+    answer: Option<Template>,
+    delimiter: &'a str,
+    between: &'a str,
 }
 
 /// Builds requests of single items, in whatever order they are asked for.
@@ -183,14 +339,14 @@ pub struct Builder<'a> {
     endings: Options,
     right: Right,
     delimiter: &'a str,
-    between: &'a str,
+    shots: Shots<'a>,
     draws: Vec<Draws<'a>>,
     /// Shots as text, by index into the pool.
     turns: BTreeMap<usize, String>,
 }
 
 impl<'a> Builder<'a> {
-    /// Of a choice or a cloze task.
+    /// Of a choice, a cloze or a generate task.
     pub fn new(task: &'a Task, items: &'a Items) -> Result<Self> {
         let (prompts, endings, right, delimiter, description) = match &task.ask {
             Ask::Choice(c) => {
@@ -206,10 +362,29 @@ impl<'a> Builder<'a> {
                 let prompts = Options::single("prompt", prompt)?;
                 (prompts, Options::single("ending", ending)?, Right::Only, delimiter, description)
             }
+            Ask::Generate(g) => {
+                let mut prompts = vec![Template::new("prompt", &g.prompt)?];
+                if let Some(before) = &g.before {
+                    prompts.push(Template::new("before", before)?);
+                }
+                let prompts = Options::Each(prompts);
+                let endings = match &g.gold {
+                    Some(gold) => Options::Answers(Box::new(Template::new("gold", gold)?)),
+                    None => Options::Each(Vec::new()),
+                };
+                (prompts, endings, Right::Only, &g.delimiter, &g.description)
+            }
             other => mistake!("a {} task asks no questions", other.kind()),
         };
-        let shots = task.fewshot.as_ref().filter(|f| f.n > 0);
-        let draws = shots.map(|f| {
+        let fewshot = task.fewshot.as_ref().filter(|f| f.n > 0);
+        let own = |key, source: Option<&String>| source.map(|s| Template::new(key, s)).transpose();
+        let shots = Shots {
+            prompt: own("fewshot.prompt", fewshot.and_then(|f| f.prompt.as_ref()))?,
+            answer: own("fewshot.answer", fewshot.and_then(|f| f.answer.as_ref()))?,
+            delimiter: fewshot.and_then(|f| f.delimiter.as_ref()).unwrap_or(delimiter),
+            between: fewshot.map_or("", |f| &f.between),
+        };
+        let draws = fewshot.map(|f| {
             let pool = |part: &Part| match f.data {
                 Some(_) => &items.pool[part.pool.clone()],
                 None => &items.rows[part.rows.clone()],
@@ -224,7 +399,7 @@ impl<'a> Builder<'a> {
             endings,
             right,
             delimiter,
-            between: shots.map_or("", |f| &f.between),
+            shots,
             draws: draws.unwrap_or_default(),
             turns: BTreeMap::new(),
         })
@@ -242,6 +417,14 @@ impl<'a> Builder<'a> {
     pub fn blank(&mut self, item: usize) -> Result<Blank> {
         let (before, said) = self.item(item)?;
         Ok(Blank { prompt: format!("{before}{}", said.prompts[0]), ending: said.endings[0].clone() })
+    }
+
+    /// What a generate task's model goes on from, by the item's index.
+    pub fn opening(&mut self, item: usize) -> Result<Opening> {
+        let (shots, said) = self.item(item)?;
+        let mut prompts = said.prompts.into_iter().map(|p| format!("{shots}{p}"));
+        let prompt = prompts.next().unwrap_or_default();
+        Ok(Opening { prompt, before: prompts.next(), gold: said.endings })
     }
 
     /// What stands before an item's prompt, and what it says.
@@ -277,28 +460,40 @@ impl<'a> Builder<'a> {
 
     /// An example with its answer.
     fn turn(&self, row: &Value, part: &Part) -> Result<String> {
-        let said = self.say(&self.rows.prepare(row, part)?)?;
-        let gold = said.golds[0];
-        let few = said.prompts.is_empty() || said.endings.is_empty();
-        if few || said.prompts.len().max(said.endings.len()) <= gold {
-            mistake!("{} endings, and gold is number {gold}", said.endings.len());
+        let row = self.rows.prepare(row, part)?;
+        let written = |own: &Option<Template>, usual: &Options| match own {
+            Some(own) => Ok(vec![own.text(&row)?]),
+            None => usual.render(&row),
+        };
+        let prompts = written(&self.shots.prompt, &self.prompts)?;
+        let answers = written(&self.shots.answer, &self.endings)?;
+        let options = prompts.len().max(answers.len());
+        // An example that says its own answer need not say which of several is right.
+        let gold = if options == 1 { 0 } else { self.golds(&row, options)?[0] };
+        if prompts.is_empty() || answers.is_empty() || options <= gold {
+            mistake!("{} endings, and gold is number {gold}", answers.len());
         }
-        let (prompt, answer) = (one(&said.prompts, gold), one(&said.endings, gold));
+        let (prompt, answer) = (one(&prompts, gold), one(&answers, gold));
         // The harness takes an empty answer for none, but where it is one of a list.
-        if answer.is_empty() && said.endings.len() == 1 {
+        if answer.is_empty() && answers.len() == 1 {
             return Ok(prompt.clone());
         }
-        Ok(format!("{prompt}{}{answer}{}", self.delimiter, self.between))
+        Ok(format!("{prompt}{}{answer}{}", self.shots.delimiter, self.shots.between))
     }
 
     fn say(&self, row: &Value) -> Result<Said> {
         let (prompts, endings) = (self.prompts.render(row)?, self.endings.render(row)?);
-        let golds = match &self.right {
+        let golds = self.golds(row, endings.len().max(prompts.len()))?;
+        Ok(Said { prompts, endings, golds })
+    }
+
+    /// The right ones of so many options.
+    fn golds(&self, row: &Value, options: usize) -> Result<Vec<usize>> {
+        Ok(match &self.right {
             Right::Only => vec![0],
             Right::Index(gold) => vec![gold.index(row)?],
-            Right::Labels(labels) => marked(&labels.value(row)?, endings.len().max(prompts.len()))?,
-        };
-        Ok(Said { prompts, endings, golds })
+            Right::Labels(labels) => marked(&labels.value(row)?, options)?,
+        })
     }
 }
 

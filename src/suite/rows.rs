@@ -2,6 +2,8 @@
 use super::parquet;
 use crate::{mistake, mistake::Blame};
 use anyhow::Result;
+use fancy_regex::Regex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Deserializer, Map, Value, json};
 use std::{borrow::Cow, io::Read};
 
@@ -19,6 +21,19 @@ pub struct Layout<'a> {
     pub field: Option<&'a str>,
     /// Names of a `.csv` or `.tsv` file's columns, where it has no header.
     pub columns: Option<&'a [String]>,
+    /// How a text is more than one item.
+    pub cut: Option<&'a Cut>,
+}
+
+/// See [`Layout::cut`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cut {
+    /// A line is an item, with what ends it, as Python reads a file.
+    Lines,
+    /// An item begins with each line that the expression matches. The line break before it is no item's; white space
+    /// before the first one is none.
+    Begins(String),
 }
 
 /// The ending of a name that can be read, without what it is packed in.
@@ -60,8 +75,46 @@ pub fn parse(label: &str, bytes: Cow<'_, [u8]>, layout: Layout<'_>) -> Result<Ve
         "csv" => cells(label, text, b',', layout.columns),
         "tsv" => cells(label, text, b'\t', layout.columns),
         _ if text.trim().is_empty() => mistake!("`{label}` is an empty text"),
-        _ => Ok(vec![json!({ "text": text })]),
+        _ => match layout.cut {
+            None => Ok(vec![json!({ "text": text })]),
+            Some(cut) => pieces(label, text, cut),
+        },
     }
+}
+
+/// The items of a text of several.
+fn pieces(label: &str, text: &str, cut: &Cut) -> Result<Vec<Value>> {
+    let begins = match cut {
+        Cut::Lines => None,
+        Cut::Begins(pattern) => Some(Regex::new(pattern).blame(format!("`{label}`: `cut.begins`"))?),
+    };
+    let (mut starts, mut at) = (Vec::new(), 0);
+    for line in text.split_inclusive('\n') {
+        let bare = line.strip_suffix('\n').unwrap_or(line);
+        let bare = bare.strip_suffix('\r').unwrap_or(bare);
+        let first = match &begins {
+            None => true,
+            Some(regex) => regex.is_match(bare).blame(format!("`{label}`: `cut.begins`"))?,
+        };
+        if first || (at == 0 && starts.is_empty()) {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let whole = |(&start, end): (&usize, usize)| match begins.is_some() && end < text.len() {
+        true => {
+            let piece = &text[start..end];
+            let piece = piece.strip_suffix('\n').unwrap_or(piece);
+            piece.strip_suffix('\r').unwrap_or(piece)
+        }
+        false => &text[start..end],
+    };
+    let mut all: Vec<&str> = starts.iter().zip(ends).map(whole).collect();
+    if begins.is_some() && all[0].trim().is_empty() {
+        all.remove(0);
+    }
+    Ok(all.into_iter().map(|text| json!({ "text": text })).collect())
 }
 
 fn unpack(label: &str, packed: impl Read) -> Result<Vec<u8>> {

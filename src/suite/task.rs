@@ -1,9 +1,9 @@
 //! What a task file says.
 use super::{
-    ask::{Ask, Divergence, Protocol},
+    ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
     made::Made,
-    rows::{self, Layout},
+    rows::{self, Cut, Layout},
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -32,6 +32,15 @@ pub struct Task {
     /// for each, and templates have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    /// What counts the same in the score of a task with parts.
+    #[serde(default)]
+    pub weigh: Weigh,
+    /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
+    #[serde(default)]
+    pub keep: Option<String>,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -64,6 +73,15 @@ pub struct Fewshot {
     /// After each example.
     #[serde(default = "two_lines")]
     pub between: String,
+    /// An example's own prompt, where it is not written as the question is.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// An example's own answer, where it says more than the right one.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// Between them, where it is not the question's own `delimiter`.
+    #[serde(default)]
+    pub delimiter: Option<String>,
     /// Where examples come from; without it, the task's own data.
     #[serde(default)]
     pub data: Option<Data>,
@@ -74,6 +92,40 @@ impl Fewshot {
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
     }
+
+    /// Every template with its key.
+    fn templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [("fewshot.prompt", &self.prompt), ("fewshot.answer", &self.answer)];
+        all.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)))
+    }
+
+    /// What a cell's identity holds of it.
+    fn identity(&self) -> serde_json::Value {
+        let mut all = vec![
+            serde_json::json!(self.n),
+            serde_json::json!(self.sampler),
+            self.seed.into(),
+            self.excludes().into(),
+            self.between.as_str().into(),
+        ];
+        // Only where one is said: the others keep the identity that they had before there was any.
+        let own = [&self.prompt, &self.answer, &self.delimiter];
+        if own.iter().any(|o| o.is_some()) {
+            all.push(serde_json::json!(own));
+        }
+        all.into()
+    }
+}
+
+/// See [`Task::weigh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weigh {
+    /// Every item: lm-evaluation-harness's `weight_by_size: true`.
+    #[default]
+    Items,
+    /// Every part, whatever its size.
+    Parts,
 }
 
 /// See [`Fewshot::sampler`].
@@ -116,6 +168,10 @@ pub struct FileData {
     /// Names of a `.csv` or `.tsv` file's columns, where it has no header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// How a text is more than one item: `"lines"`, or `{ begins = 'EXPRESSION' }` of an item's first line. Files of rows,
+    /// among which a text may stand in, have no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// See [`Data::Hub`].
@@ -134,6 +190,9 @@ pub struct HubData {
     /// As in [`FileData::columns`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// As in [`FileData::cut`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// One file, or several that are one data set, in this order.
@@ -160,19 +219,20 @@ impl FileData {
     /// Files that are read as another's are.
     pub fn new(names: Vec<String>, layout: Layout<'_>) -> Self {
         let columns = layout.columns.map(<[String]>::to_vec);
-        Self { path: Names::Many(names), field: layout.field.map(str::to_string), columns }
+        let (field, cut) = (layout.field.map(str::to_string), layout.cut.cloned());
+        Self { path: Names::Many(names), field, columns, cut }
     }
 
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
 impl HubData {
     /// What the bytes do not say.
     pub fn layout(&self) -> Layout<'_> {
-        Layout { field: self.field.as_deref(), columns: self.columns.as_deref() }
+        Layout { field: self.field.as_deref(), columns: self.columns.as_deref(), cut: self.cut.as_ref() }
     }
 }
 
@@ -203,6 +263,9 @@ impl Data {
         if layout.columns.is_some() && !all(&["csv", "tsv"]) {
             mistake!("{key}: only a .csv or .tsv file has `columns` to name");
         }
+        if let Some(Cut::Begins(pattern)) = layout.cut {
+            fancy_regex::Regex::new(pattern).blame(format!("{key}: `cut.begins`"))?;
+        }
         Ok(())
     }
 }
@@ -214,6 +277,15 @@ impl Data {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
             Data::Made(_) | Data::Items(_) => &[],
+        }
+    }
+
+    /// How its texts are cut into items.
+    pub fn cut(&self) -> Option<&Cut> {
+        match self {
+            Data::File(file) => file.cut.as_ref(),
+            Data::Hub(hub) => hub.cut.as_ref(),
+            Data::Made(_) | Data::Items(_) => None,
         }
     }
 
@@ -254,20 +326,12 @@ impl Task {
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
-        if let Ask::Divergence(Divergence { protocol: Protocol::Rolling, .. }) = &task.ask {
-            mistake!("`{label}`: divergence has the protocols `windows` and `llama-cpp`, not `rolling`");
-        }
-        let window = match &task.ask {
-            Ask::Perplexity(p) => p.window,
-            Ask::Divergence(d) => d.window,
-            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) => None,
-        };
-        if window.is_some_and(|w| w < 2) {
-            mistake!("`{label}`: `window` is at least 2: a token is predicted from one before it");
-        }
+        task.ask.check().blame(format!("`{label}`"))?;
         task.check_data().blame(format!("`{label}`"))?;
-        if let Ask::Generate(g) = &task.ask {
-            g.check(label, &task.metrics)?;
+        match &task.ask {
+            Ask::Generate(g) => g.check(label, &task.metrics)?,
+            Ask::Dialogue(d) => d.check(label, &task.metrics)?,
+            _ => {}
         }
         for (key, source) in task.templates() {
             Template::new(key, source).blame(format!("`{label}`"))?;
@@ -283,12 +347,22 @@ impl Task {
                 mistake!("`{key}.{name}` is {value}; it is a text");
             }
         }
-        let asked = matches!(self.ask, Ask::Choice(_) | Ask::Cloze(_));
-        if self.fewshot.is_some() && !asked {
-            mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
+        match (&self.fewshot, &self.ask) {
+            (None, _) | (_, Ask::Choice(_) | Ask::Cloze(_)) => {}
+            (Some(f), Ask::Generate(g)) if g.gold.is_some() || f.answer.is_some() => {}
+            (_, Ask::Generate(_)) => {
+                mistake!("`fewshot`: an example's answer is `gold`, or its own: say `fewshot.answer`")
+            }
+            (_, ask) => {
+                mistake!("`fewshot`: a {} task has no examples; choice, cloze and generate have", ask.kind())
+            }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
-        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
+        if self.part.is_some() && self.parts.is_empty() {
+            mistake!("`part` gives an item's part, and the task has no `parts`");
+        }
+        let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
+        for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
             // What is made needs no path to tell parts apart.
             let Some(data) = data.filter(|d| !matches!(d, Data::Made(_))) else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
@@ -301,7 +375,21 @@ impl Task {
                 );
             }
         }
+        if self.weigh == Weigh::Parts && (self.parts.is_empty() || self.joins()) {
+            mistake!(
+                "`weigh` is `parts`, and {}",
+                if self.parts.is_empty() { "the task has none" } else { "windows of joined items have none" }
+            );
+        }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if let (Profile::OpenCompass, Some(m)) = (c.profile, self.metrics.iter().find(|m| *m != "acc")) {
+            mistake!(
+                "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
+            );
+        }
+        if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
+            mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
+        }
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
         let keys = [c.prompt.is_some(), c.endings.is_some(), c.prompts.is_some(), c.ending.is_some()];
@@ -313,6 +401,20 @@ impl Task {
         if c.gold.is_some() == c.labels.is_some() {
             mistake!("`ask.choice` has `gold`, or `labels` where several endings are right; one of the two");
         }
+        Ok(())
+    }
+
+    /// Scored as another profile says, where the task has one. OpenCompass's leaves a choice its accuracy, and other kinds as
+    /// they are.
+    pub fn as_profile(&mut self, profile: Profile) -> Result<()> {
+        if profile == Profile::OpenCompass && matches!(self.ask, Ask::Choice(_)) {
+            let all = self.metrics.join(", ");
+            self.metrics.retain(|m| m == "acc");
+            if self.metrics.is_empty() {
+                mistake!("`opencompass` gives a choice `acc` alone, and a task reports {all}");
+            }
+        }
+        self.ask.set_profile(profile);
         Ok(())
     }
 
@@ -336,20 +438,43 @@ impl Task {
         made.flatten().collect()
     }
 
+    /// Whether items are joined to one text, so that what is scored belongs to none of them.
+    pub fn joins(&self) -> bool {
+        match &self.ask {
+            Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
+            Ask::Divergence(_) => true,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => false,
+        }
+    }
+
     /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
-        let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
-        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
+        let shots = shots.map(Fewshot::identity);
+        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty() && self.keep.is_none();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        (!none).then(|| serde_json::json!([list(&self.parts), list(&self.fields), shots]))
+        let mut all = vec![
+            serde_json::json!(list(&self.parts)),
+            serde_json::json!(list(&self.fields)),
+            serde_json::json!(shots),
+        ];
+        if self.weigh == Weigh::Parts {
+            all.push("parts count the same".into());
+        }
+        all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
+        all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
+        (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        self.fields().chain(self.ask.templates()).collect()
+        let part = self.part.as_deref().map(|p| ("part", p));
+        let keep = self.keep.as_deref().map(|k| ("keep", k));
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let first = keep.into_iter().chain(part);
+        first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.

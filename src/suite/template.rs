@@ -1,7 +1,7 @@
 //! Jinja templates over an item, as lm-evaluation-harness renders them: strict about names, trailing newline kept.
 use super::python;
 use crate::{mistake, mistake::Blame};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde_json::Value;
 
@@ -57,6 +57,25 @@ impl Template {
             }
             None => Ok(Value::String(self.text(item)?)),
         }
+    }
+
+    /// The rows for which it is true, as Python has truth.
+    pub fn kept(&self, rows: Vec<Value>) -> Result<Vec<Value>> {
+        let mut kept = Vec::new();
+        for (i, row) in rows.into_iter().enumerate() {
+            let holds = match self.value(&row).with_context(|| format!("item {}", i + 1))? {
+                Value::Null => false,
+                Value::Bool(b) => b,
+                Value::Number(n) => n.as_f64() != Some(0.),
+                Value::String(s) => !s.is_empty(),
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(table) => !table.is_empty(),
+            };
+            if holds {
+                kept.push(row);
+            }
+        }
+        Ok(kept)
     }
 
     /// As an index.
