@@ -6,13 +6,13 @@ use crate::{
 };
 use anyhow::Result;
 use bitsweep::suite::{
-    Ask, Task,
+    Task,
     data::{self, Instead, Items, Local, Place},
     filter::{ExactMatch, Same},
     find::{self, Found},
     requests,
-    task::{Data, FileData, Names},
-    template::Template,
+    rows::Layout,
+    task::{Data, FileData},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,6 +28,10 @@ fn array(v: &Value) -> &[Value] {
 
 fn texts(v: &Value) -> Vec<String> {
     array(v).iter().map(|t| t.as_str().unwrap().into()).collect()
+}
+
+fn own_file(name: &str) -> FileData {
+    FileData::new(vec![name.into()], Layout::default())
 }
 
 fn no_hub() -> Result<bitsweep::hub::Hub> {
@@ -160,10 +164,7 @@ fn lines_are_longevals() {
         let items = load(&task, &found.place).unwrap();
         // The pattern of their path, with every part in its place.
         let folder = path.parent().unwrap().to_path_buf();
-        let file = FileData {
-            path: Names::One("{part}_lines.jsonl".into()),
-            ..FileData::new(Vec::new(), Default::default())
-        };
+        let file = own_file("{part}_lines.jsonl");
         let instead = Instead { items: Some(Local { folder, file }), ..Instead::default() };
         let theirs = data::load("lines.toml", &task, &found.place, &instead, &no_hub).unwrap();
         assert_eq!(theirs.rows.len(), 50);
@@ -238,8 +239,7 @@ fn records_and_documents_are_asked_as_their_authors_ask() {
     for case in array(&golden["kv"]) {
         let task = with(&found.task, &[case["part"].as_str().unwrap()], 1);
         std::fs::write(folder.path().join("kv.jsonl"), case["row"].to_string()).unwrap();
-        let file =
-            FileData { path: Names::One("kv.jsonl".into()), ..FileData::new(Vec::new(), Default::default()) };
+        let file = own_file("kv.jsonl");
         let own = Local { folder: folder.path().into(), file };
         let instead = Instead { items: Some(own), ..Instead::default() };
         let items = data::load("kv.toml", &task, &found.place, &instead, &no_hub).unwrap();
@@ -256,11 +256,7 @@ fn records_and_documents_are_asked_as_their_authors_ask() {
     std::fs::create_dir(folder.path().join("multi_doc_qa")).unwrap();
     std::fs::write(folder.path().join(format!("multi_doc_qa/nq-open-{part}.jsonl.zst")), bytes).unwrap();
     let task = with(&found.task, &[part], 1);
-    let file = FileData {
-        path: Names::One("multi_doc_qa/nq-open-{part}.jsonl.zst".into()),
-        field: None,
-        columns: None,
-    };
+    let file = own_file("multi_doc_qa/nq-open-{part}.jsonl.zst");
     let own = Local { folder: folder.path().into(), file };
     let instead = Instead { items: Some(own), ..Instead::default() };
     let items = data::load("qa.toml", &task, &found.place, &instead, &no_hub).unwrap();
