@@ -26,6 +26,8 @@ mod kit;
 mod language;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// Items drawn from a seed, and the suite `long`.
+mod made;
 /// Every family, and repositories as they are, through the command line.
 mod models;
 /// Alone, among others, in another order, in shards: the same.
