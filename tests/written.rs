@@ -146,6 +146,7 @@ fn an_attack_costs_what_it_takes_from_the_answers_before_it() {
     // After and before, item by item.
     let script = ["A", "A", "who knows", "B. positive", "A", "B", "none", "none"];
     let ask = |i: usize, gold: &str| Opening {
+        number: i,
         prompt: format!("after {i}"),
         before: Some(format!("before {i}")),
         gold: vec![gold.into()],
