@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs};
 
 /// A contract: people's scripts read them.
 const COLUMNS: &str = "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,\
-                       ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds";
+                       ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,\
+                       profile";
 
 #[test]
 fn help_and_version() {
@@ -359,4 +360,29 @@ fn data_that_is_nowhere_and_templates_that_are_none_are_found_at_once() {
     assert!(desk.run(&["plan", &study]).expect(2).out.contains("would fail"));
     desk.write("text.toml", format!("{}text = '{{{{ text'\n", crate::kit::TEXT));
     desk.run(&["plan", &study]).expect(2).says(&["text.toml", "`text`", "syntax error"]);
+}
+
+/// A study names the profile of all its tasks, and every row says which it was.
+#[test]
+fn a_study_has_a_profile() {
+    let desk = Desk::new();
+    desk.study(&["m"], &[], &["quiz.toml", "text.toml"]);
+    let values = |profile: &str| {
+        let out = desk.arg(profile);
+        let set = format!("profile={profile}");
+        desk.run(&["run", &desk.arg("study.toml"), "--out", &out, "--set", &set]).expect(0);
+        let table = desk.read(&format!("{profile}/table.csv"));
+        let mut table = csv::Reader::from_reader(table.as_bytes());
+        let rows = table.deserialize().map(Result::unwrap);
+        rows.map(|r: BTreeMap<String, String>| (r["metric"].clone(), r["profile"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let row = |metric: &str, profile: &str| (metric.to_string(), profile.to_string());
+    let text = row("perplexity", "");
+    assert_eq!(values("v0.3"), [row("acc", "lm-eval-0.3"), row("acc_norm", "lm-eval-0.3"), text.clone()]);
+    assert_eq!(values("opencompass"), [row("acc", "opencompass"), text]);
+    let study = desk.arg("study.toml");
+    desk.run(&["run", &study, "--set", "profile=v9"]).expect(2).says(&["`profile`", "lm-eval-0.4.9.2"]);
+    desk.write("quiz.toml", crate::kit::QUIZ.replace("gold =", "profile = 'opencompass'\ngold ="));
+    desk.run(&["run", &study]).expect(2).says(&["quiz.toml", "`acc_norm`", "gives `acc` alone"]);
 }

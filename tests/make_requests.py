@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -89,6 +90,12 @@ def documents():
     tools = [dict(goal=f"open jar {i % 4}", sol1="  turn it", sol2="don\u2019t\n", label=i % 2) for i in range(9)]
     truth = [dict(question=f"Is {i} odd? ", mc1_targets=dict(choices=["Yes", "No"], labels=[1, 0]),
                   mc2_targets=dict(choices=["Yes", "Yes ", "No", "It's not"], labels=[1, i % 2, 0, 0])) for i in range(9)]
+    counts = [dict(question=f"Ann had {i % 5}  pens, and\nlost one?  " if i % 3 else f"{i} - 1? ",
+                   answer=f"She has <<{i}-1={i - 1}>>{i - 1}.\n\nSo:\n#### {i - 1},000" + "\n" * (i % 2)) for i in range(9)]
+    whys = [dict(context=["Ann  fell. ", "Bo's \"cat\" ran"][i % 2], question=f"Why {i % 4}?", answerA=" To rest", answerB="It's late\n",
+                 answerC="\u6cb3", label=str(1 + i % 3)) for i in range(9)]
+    pairs = [dict(sentence1=f"A  lamp stood there {i % 4}. ", sentence2=["It stood.\n", "No lamp."][i % 2], label=i % 2, idx=i % 4)
+             for i in range(9)]
     words = [dict(text=t) for t in ["He went to the  river", "one", " two", "ends with space ", "a\nb c\u00a0d"]]
     return {
         "hellaswag": dict(train=swag, validation=swag[4:8]),
@@ -98,7 +105,38 @@ def documents():
         "piqa": dict(train=tools, validation=tools[2:7]),
         "truthfulqa_mc2": dict(validation=truth[:4]),
         "lambada_openai": dict(test=words),
+        "gsm8k": dict(train=counts, test=counts[2:6]),
+        "social_iqa": dict(train=whys, validation=whys[2:6]),
+        "rte": dict(train=pairs, validation=pairs[3:7]),
+        FIXED["task"]: dict(test=counts[2:6]),
     }
+
+
+# A task of our own: examples written out in it, in words of their own.
+FIXED = {
+    "task": "fixed_examples",
+    "dataset_path": "ours",
+    "output_type": "generate_until",
+    "test_split": "test",
+    "description": "Sums.\n",
+    "doc_to_text": "Q: {{ question }}\nA:",
+    "doc_to_target": "{{ answer.split('#### ')[1].strip() }}",
+    "target_delimiter": "\n",
+    "fewshot_delimiter": "\n---\n",
+    "fewshot_config": {
+        "sampler": "first_n",
+        "doc_to_text": "Q: {{ asked }}\nThinking:",
+        "doc_to_target": "{{ why }} That is {{ n }}.",
+        "target_delimiter": "  ",
+        "samples": [
+            {"asked": "One and one? ", "why": " It is\n2.", "n": 2},
+            {"asked": "\"Two\"?", "why": "", "n": -7},
+            {"asked": "\u6cb3?", "why": "x", "n": 10},
+        ],
+    },
+    "generation_kwargs": {"until": ["\n"]},
+    "metric_list": [{"metric": "exact_match"}],
+}
 
 
 def harness():
@@ -113,21 +151,26 @@ def harness():
         self.dataset = DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()})
 
     api.ConfigurableTask.download = ours
-    manager = TaskManager()
+    folder = Path(tempfile.mkdtemp())
+    (folder / "ours.yaml").write_text(json.dumps(FIXED))
+    manager = TaskManager(include_path=str(folder))
     out = {"made_with": f"lm-eval {lm_eval.__version__}", "tasks": {}}
     for name, data in documents().items():
         splits = data
         asked = {}
-        for n in (0, 2) if "truthful" in name else (0, 2, 4):
+        for n in (0, 2) if "truthful" in name else (0, 3) if name == FIXED["task"] else (0, 2, 4):
             task = get_task_dict([name], manager)[name]
             task.set_config(key="num_fewshot", value=n)
             task.set_fewshot_seed(seed=1234)
             task.build_all_requests(rank=0, world_size=1)
             # A context once, with all that is asked after it.
             groups = itertools.groupby(task.instances, key=lambda i: (i.doc_id, i.args[0]))
-            asked[str(n)] = [[*key, [i.args[1] for i in group]] for key, group in groups]
+            # Of an answer that is to be written: the right one.
+            after = lambda i: i.args[1] if isinstance(i.args[1], str) else task.doc_to_target(i.doc)
+            asked[str(n)] = [[*key, [after(i) for i in group]] for key, group in groups]
         items = data.get("test") or data["validation"]
-        out["tasks"][name] = {"items": items, "pool": data.get("train"), "asked": asked}
+        pool = FIXED["fewshot_config"]["samples"] if name == FIXED["task"] else data.get("train")
+        out["tasks"][name] = {"items": items, "pool": pool, "asked": asked}
     return out
 
 

@@ -47,6 +47,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             ability: "basic".into(),
             chance: metric.1.then_some(0.25),
             protocol: String::new(),
+            profile: None,
             data: "feed".into(),
             metrics: vec![MetricInfo { name: metric.0.into(), higher_is_better: metric.1, scale: metric.2 }],
         },
@@ -150,7 +151,7 @@ fn columns_are_the_contract() {
     assert_eq!(
         csv.lines().next().unwrap(),
         "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,ability,metric,\
-         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds"
+         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,profile"
     );
     let rows = csv_rows(&csv);
     assert_eq!(rows.len(), 6 * 4);

@@ -2,7 +2,7 @@
 //! random numbers, of which its few-shot draws are made. `tests/make_requests.py` made the goldens.
 use crate::common::{repo, shared};
 use bitsweep::{
-    eval::{METRICS, Outcome, choice::Answer, cloze::Guess, metrics::metric},
+    eval::{Outcome, choice::Answer, cloze::Guess, metrics::metric},
     mistake::is_mistake,
     random::Random,
     stats::{self, Scale, Share},
@@ -187,6 +187,12 @@ fn asked(task: &Task, items: &Items) -> Vec<(usize, String, String, Vec<usize>)>
                 all.push((i, b.prompt, b.ending, vec![0]));
             }
         }
+        // What is right stands where another task has what is asked after the context.
+        Ask::Generate(_) => {
+            for (i, o) in requests::openings(task, items, None).unwrap().into_iter().enumerate() {
+                all.push((i, o.prompt, o.gold[0].clone(), vec![0]));
+            }
+        }
         _ => {
             for (i, q) in requests::questions(task, items, None).unwrap().iter().enumerate() {
                 all.extend(q.pairs().into_iter().map(|(p, c)| (i, p.to_string(), c, q.golds.clone())));
@@ -194,6 +200,51 @@ fn asked(task: &Task, items: &Items) -> Vec<(usize, String, String, Vec<usize>)>
         }
     }
     all
+}
+
+/// The harness's task of the same name in `tests/make_requests.py`: examples that are written out, each in its own words.
+const FIXED: &str = r##"
+about   = 'Sums with fixed examples'
+version = 1
+metrics = ['exact_match']
+[[data.items]]
+question = 'none'
+[fewshot]
+n         = 3
+sampler   = 'first_n'
+prompt    = "Q: {{ asked }}\nThinking:"
+answer    = '{{ why }} That is {{ n }}.'
+delimiter = '  '
+between   = "\n---\n"
+[[fewshot.data.items]]
+asked = 'One and one? '
+why   = " It is\n2."
+n     = 2
+[[fewshot.data.items]]
+asked = '"Two"?'
+why   = ''
+n     = -7
+[[fewshot.data.items]]
+asked = '河?'
+why   = 'x'
+n     = 10
+[ask.generate]
+description = "Sums.\n"
+prompt      = "Q: {{ question }}\nA:"
+gold        = "{{ answer.split('#### ')[1].strip() }}"
+delimiter   = "\n"
+stop        = ["\n"]
+"##;
+
+/// By the harness's name.
+fn harness_task(name: &str, shots: usize) -> Found {
+    if name != "fixed_examples" {
+        return task(&suite_of(name), shots);
+    }
+    let mut task = Task::parse(name, FIXED).unwrap();
+    task.fewshot.as_mut().unwrap().n = shots;
+    let place = data::Place::Inside(String::new());
+    Found { suite: String::new(), name: name.into(), label: name.into(), task, place }
 }
 
 /// The path of a task among the suites, by its own name or the harness's.
@@ -225,8 +276,12 @@ fn requests_are_the_harness_s_on_our_documents() {
     let golden = golden("harness.json");
     for (name, case) in golden["tasks"].as_object().unwrap() {
         for (shots, want) in case["asked"].as_object().unwrap() {
-            let found = task(&suite_of(name), shots.parse().unwrap());
+            let found = harness_task(name, shots.parse().unwrap());
             let pool = case["pool"].as_array().cloned().unwrap_or_default();
+            if name == "fixed_examples" && shots != "0" {
+                let own = data::load(name, &found.task, &found.place, &Default::default(), &no_hub).unwrap();
+                assert_eq!(own.pool, pool);
+            }
             let items = items(&found.task, array(&case["items"]).to_vec(), pool);
             let mut ours = asked(&found.task, &items).into_iter();
             for want in array(want) {
@@ -258,6 +313,10 @@ fn pool_of(name: &str, first: &Value) -> Vec<Value> {
             let text =
                 text.replace("test ", &format!("{split} ")).replace("validation ", &format!("{split} "));
             let text = text.replace("Doing validation", "Doing train").replace("第0题", &format!("第{i}题"));
+            if name == "gsm8k" {
+                let answer = format!("He has <<1+1=2>>{i} apples.\n#### {i},000");
+                return json!({ "question": format!("Tom (train) has {word} apples. How many?"), "answer": answer });
+            }
             let mut row: Value = serde_json::from_str(&text).unwrap();
             match name {
                 "arc_easy" | "arc_challenge" => {
@@ -289,8 +348,8 @@ fn requests_are_those_of_the_shared_vectors() {
     let mut seen = 0;
     for (key, case) in read(&path)["tasks"].as_object().unwrap() {
         let (name, shots) = key.split_once('|').unwrap();
-        // Generated and rolling tasks are another's.
-        if ["gsm8k", "wikitext"].contains(&name) {
+        // It asks for no continuation.
+        if name == "wikitext" {
             continue;
         }
         let found = task(&suite_of(name), if shots == "3shot" { 3 } else { 0 });
@@ -311,7 +370,10 @@ fn requests_are_those_of_the_shared_vectors() {
         for ((i, context, ending, golds), theirs) in ours.iter().zip(theirs) {
             assert_eq!(json!(i), theirs["doc_id"], "{key}");
             assert_eq!(json!(context), theirs["args"][0], "{key}, item {i}");
-            assert_eq!(json!(ending), theirs["args"][1], "{key}, item {i}");
+            match &found.task.ask {
+                Ask::Generate(g) => assert_eq!(json!(g.stop), theirs["args"][1]["until"], "{key}"),
+                _ => assert_eq!(json!(ending), theirs["args"][1], "{key}, item {i}"),
+            }
             match &case["gold"][*i] {
                 Value::String(text) => assert_eq!(ending, text, "{key}, item {i}"),
                 gold => assert_eq!(json!(golds[0]), *gold, "{key}, item {i}"),
@@ -319,8 +381,8 @@ fn requests_are_those_of_the_shared_vectors() {
         }
         seen += 1;
     }
-    // Nineteen tasks, LAMBADA without examples.
-    assert_eq!(seen, 37);
+    // Twenty tasks, LAMBADA without examples.
+    assert_eq!(seen, 39);
 }
 
 #[test]
@@ -416,6 +478,12 @@ fn task_files_are_strict() {
             "[ask.perplexity]\n",
             &["fewshot", "choice"],
         ),
+        (
+            "[ask.choice]\nprompt = 'p'\nendings = ['a', 'b']\ngold = '0'\nprofile = 'v0.3'\n",
+            "[ask.generate]\nprompt = 'p'\n",
+            &["fewshot.answer", "gold"],
+        ),
+        ("n = 2", "n = 2\nanswer = '{{ a'", &["fewshot.answer"]),
         ("[ask.choice]", "[ask.cloze]", &["endings"]),
     ] {
         assert!(good.contains(from), "{from}");
@@ -548,7 +616,7 @@ fn every_metric_of_a_kind_is_in_its_tasks() {
     for name in find::built_in() {
         let found = find::find(&name, Path::new("")).unwrap().remove(0);
         for m in &found.task.metrics {
-            let kinds = METRICS.iter().find(|k| k.name == m).unwrap_or_else(|| panic!("{name}: {m}")).of;
+            let kinds = metric(m).unwrap_or_else(|| panic!("{name}: {m}")).of;
             assert!(kinds.contains(&found.task.ask.kind()), "{name}: {m}");
         }
     }

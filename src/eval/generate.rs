@@ -16,14 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 
-/// One question, rendered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What the model goes on from.
-    pub prompt: String,
-    /// Right answers; none where nothing is compared.
-    pub gold: Vec<String>,
-}
+pub use crate::suite::requests::Opening as Question;
 
 /// What a question gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +29,9 @@ pub struct Answer {
     pub gold: Vec<String>,
     /// By filter, in the task's order.
     pub filtered: Vec<Filtered>,
+    /// To the same question before something was done to it, where it was asked too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Answer>>,
 }
 
 /// One answer.
@@ -82,6 +78,19 @@ pub struct Filtered {
     pub answers: Vec<String>,
     /// The share of them that is gold.
     pub exact: f64,
+    /// The share of them in which a gold one stands.
+    #[serde(default)]
+    pub contains: f64,
+    /// The same of texts as SQuAD's script normalizes them.
+    #[serde(default)]
+    pub subspan: f64,
+    /// The share of them in which it did not find what it looked for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unparsed: f64,
+}
+
+fn is_none(share: &f64) -> bool {
+    *share == 0.
 }
 
 /// Metrics that ask full precision.
@@ -97,35 +106,49 @@ pub fn run(
 ) -> Result<Outcomes> {
     let chains = chains(&settings.filters)?;
     let same = Same::new(&settings.exact_match)?;
-    let (mut prompts, mut cuts) = (Vec::new(), Vec::new());
-    for (i, q) in questions.iter().enumerate() {
-        let (prompt, cut) = request(lm, &q.prompt, settings).with_context(|| format!("item {}", i + 1))?;
-        cuts.push(cut);
-        prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+    let (mut prompts, mut cuts, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for q in questions {
+        for (text, first) in std::iter::once(&q.prompt).chain(&q.before).zip([0, settings.samples]) {
+            let (prompt, cut) =
+                request(lm, text, settings).with_context(|| format!("item {}", q.number + 1))?;
+            cuts.push(cut);
+            prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+            places.extend((first..first + settings.samples).map(|sample| [q.number as u64, sample as u64]));
+        }
     }
     let draw = Draw { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let of = settings.samples;
     let how = How {
         stop: &settings.stop,
         limit: settings.limit,
         draw: &|_| draw,
-        number: &|i, step| uniform([seed, (i / of) as u64, (i % of) as u64, step as u64]),
+        number: &|i, step| uniform([seed, places[i][0], places[i][1], step as u64]),
     };
     let mut samples = write(lm, &prompts, &how)?;
     if let Some(full) = full {
         ask(full, &prompts, &mut samples, &how)?;
     }
     let mut names = Names::new();
-    let mut samples = samples.into_iter();
+    let (mut samples, mut cuts) = (samples.into_iter(), cuts.into_iter());
+    let mut next = |gold: &[String]| -> Result<Answer> {
+        let samples: Vec<Sample> = samples.by_ref().take(settings.samples).collect();
+        let filtered = chains.iter().map(|c| filter(c, &same, &samples, gold)).collect::<Result<_>>()?;
+        Ok(Answer {
+            samples,
+            cut: cuts.next().unwrap_or_default(),
+            gold: gold.to_vec(),
+            filtered,
+            before: None,
+        })
+    };
     questions
         .iter()
-        .zip(cuts)
-        .map(|(q, cut)| {
-            let samples: Vec<Sample> = samples.by_ref().take(settings.samples).collect();
-            let filtered =
-                chains.iter().map(|c| filter(c, &same, &samples, &q.gold)).collect::<Result<_>>()?;
-            let content = format!("{}\0{}", q.prompt, q.gold.join("\0"));
-            let answer = Answer { samples, cut, gold: q.gold.clone(), filtered };
+        .map(|q| {
+            let mut answer = next(&q.gold)?;
+            let mut content = format!("{}\0{}", q.prompt, q.gold.join("\0"));
+            if let Some(before) = &q.before {
+                answer.before = Some(Box::new(next(&q.gold)?));
+                content = format!("{content}\0{before}");
+            }
             Ok((names.name(content.as_bytes()), Outcome::Generated(answer)))
         })
         .collect()
@@ -140,13 +163,18 @@ pub(super) fn chains(filters: &[Filter]) -> Result<Vec<Chain>> {
 }
 
 pub(super) fn filter(chain: &Chain, same: &Same, samples: &[Sample], gold: &[String]) -> Result<Filtered> {
-    let answers = chain.apply(samples.iter().map(|s| s.text.clone()).collect())?;
-    let mut right = 0;
+    let answers = chain.parse(samples.iter().map(|s| s.text.clone()).collect())?;
+    let mut right = [0; 3];
     for answer in &answers {
-        right += usize::from(same.any(answer, gold)?);
+        right[0] += usize::from(same.any(&answer.text, gold)?);
+        right[1] += usize::from(same.within(&answer.text, gold)?);
+        right[2] += usize::from(same.subspan(&answer.text, gold)?);
     }
-    let exact = right as f64 / answers.len().max(1) as f64;
-    Ok(Filtered { filter: chain.name.clone(), answers, exact })
+    let share = |count: usize| count as f64 / answers.len().max(1) as f64;
+    let [exact, contains, subspan] = right.map(share);
+    let unparsed = share(answers.iter().filter(|a| !a.found).count());
+    let answers = answers.into_iter().map(|a| a.text).collect();
+    Ok(Filtered { filter: chain.name.clone(), answers, exact, contains, subspan, unparsed })
 }
 
 /// Tokens of a prompt with room for the answer, and how many had to go.

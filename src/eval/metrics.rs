@@ -1,5 +1,5 @@
 //! Every metric: a share `[x, w]` of each outcome, and a scale in front of `sum(x) / sum(w)`.
-use super::{Outcome, choice::Answer, divergence::Gap, generate, perplexity::Loss};
+use super::{Outcome, calibration, choice::Answer, divergence::Gap, generate, perplexity::Loss};
 use crate::stats::{Scale, Share};
 
 /// A number computed from outcomes. It knows which way is better, so that tables, charts and gates need not.
@@ -14,7 +14,7 @@ pub struct Metric {
     pub higher_is_better: bool,
     /// In front of the ratio.
     pub scale: Scale,
-    /// What an outcome contributes; `None` where it is of another kind.
+    /// What an outcome contributes; `None` where it is of another kind. Of `ece`, before [`shares`] has seen the others.
     pub share: fn(&Outcome) -> Option<Share>,
 }
 
@@ -94,6 +94,28 @@ pub static METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "brier",
+        about: "squared distance of the endings' probabilities (softmax of log-likelihoods) from the truth",
+        of: &["choice"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| match o {
+            Outcome::Choice(a) => Some([calibration::brier(a), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
+        name: "ece",
+        about: "expected calibration error: |how often it is right - the likeliest ending's probability|, by ten bins of it",
+        of: &["choice"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| match o {
+            Outcome::Choice(a) => Some([calibration::Belief::of(a).gap(), 1.]),
+            _ => None,
+        },
+    },
+    Metric {
         name: "kl",
         about: "KL(full || quantized), nats a token",
         of: &["divergence"],
@@ -156,6 +178,46 @@ pub static METRICS: &[Metric] = &[
         higher_is_better: true,
         scale: Scale::Plain,
         share: |o| exact(o, None),
+    },
+    Metric {
+        name: "exact_match_before",
+        about: "the same of the questions as they were before something was done to them (`before`)",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| before(o, None),
+    },
+    Metric {
+        name: "exact_match_drop",
+        about: "1 - exact_match / exact_match_before",
+        of: &["generate"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| dropped(o, None),
+    },
+    Metric {
+        name: "unparsed",
+        about: "share of answers in which the first filter found nothing; `unparsed:NAME` of that one",
+        of: &["generate", "dialogue"],
+        higher_is_better: false,
+        scale: Scale::Plain,
+        share: |o| unparsed(o, None),
+    },
+    Metric {
+        name: "contains",
+        about: "share of answers that a gold one stands in, after the first filter; ignores what `exact_match` ignores",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([a.filtered.first()?.contains, 1.])),
+    },
+    Metric {
+        name: "best_subspan_em",
+        about: "the same of texts as SQuAD's script normalizes them: case, punctuation, articles, spaces",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([a.filtered.first()?.subspan, 1.])),
     },
     Metric {
         name: "same_tokens",
@@ -227,21 +289,44 @@ pub static METRICS: &[Metric] = &[
     },
 ];
 
+/// Metrics of what a filter leaves: the first one's, or that of the name behind a colon, `exact_match:strict-match`.
+const OF_FILTER: [&str; 4] = ["exact_match", "exact_match_before", "exact_match_drop", "unparsed"];
+
+/// A metric's own name, and the filter's.
+fn split(name: &str) -> (&str, Option<&str>) {
+    match name.split_once(':') {
+        Some((base, filter)) if OF_FILTER.contains(&base) => (base, Some(filter)),
+        _ => (name, None),
+    }
+}
+
 /// By name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
-    let base = if name.starts_with(OF_FILTER) { "exact_match" } else { name };
+    let (base, _) = split(name);
     METRICS.iter().find(|m| m.name == base)
 }
 
-/// `exact_match:strict-match`.
-const OF_FILTER: &str = "exact_match:";
-
 /// What an outcome contributes to a metric by its name, a filter's among them.
 pub fn share(name: &str, outcome: &Outcome) -> Option<Share> {
-    match name.strip_prefix(OF_FILTER) {
-        Some(filter) => exact(outcome, Some(filter)),
-        None => (metric(name)?.share)(outcome),
+    match split(name) {
+        ("exact_match", filter @ Some(_)) => exact(outcome, filter),
+        ("exact_match_before", filter @ Some(_)) => before(outcome, filter),
+        ("exact_match_drop", filter @ Some(_)) => dropped(outcome, filter),
+        ("unparsed", filter @ Some(_)) => unparsed(outcome, filter),
+        (base, _) => (metric(base)?.share)(outcome),
     }
+}
+
+/// What every outcome contributes; `None` where one contributes nothing.
+pub fn shares(name: &str, outcomes: &[Outcome]) -> Option<Vec<Share>> {
+    if name == "ece" {
+        let answer = |o: &Outcome| match o {
+            Outcome::Choice(a) => Some(calibration::Belief::of(a)),
+            _ => None,
+        };
+        return outcomes.iter().map(answer).collect::<Option<Vec<_>>>().map(|all| calibration::shares(&all));
+    }
+    outcomes.iter().map(|o| share(name, o)).collect()
 }
 
 /// The error of a perplexity as if tokens were independent: `ppl * sqrt((mean(nll^2) - mean(nll)^2) / (n - 1))`, as
@@ -281,12 +366,9 @@ fn sampled(o: &Outcome, f: impl Fn(&generate::Sample) -> Option<Share>) -> Optio
 fn sum(mut shares: impl Iterator<Item = Option<Share>>) -> Option<Share> {
     shares.try_fold([0.; 2], |sum, s| s.map(|s| [sum[0] + s[0], sum[1] + s[1]]))
 }
-/// Of a filter by name, or the first: what it found right, over a talk's turns that have a gold answer.
-fn exact(o: &Outcome, name: Option<&str>) -> Option<Share> {
-    let of = |all: &[generate::Filtered]| {
-        let found = all.iter().find(|f| name.is_none_or(|name| f.filter == name));
-        found.map(|f| [f.exact, 1.])
-    };
+/// A number of what a filter by name, or the first, made of an item; over a talk's turns that have a gold answer.
+fn filtered(o: &Outcome, name: Option<&str>, number: fn(&generate::Filtered) -> f64) -> Option<Share> {
+    let of = |all: &[generate::Filtered]| Some([number(named(all, name)?), 1.]);
     match o {
         Outcome::Generated(a) => of(&a.filtered),
         Outcome::Dialogue(a) => {
@@ -294,6 +376,24 @@ fn exact(o: &Outcome, name: Option<&str>) -> Option<Share> {
         }
         _ => None,
     }
+}
+fn named<'a>(all: &'a [generate::Filtered], name: Option<&str>) -> Option<&'a generate::Filtered> {
+    all.iter().find(|f| name.is_none_or(|name| f.filter == name))
+}
+fn exact(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    filtered(o, name, |f| f.exact)
+}
+fn unparsed(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    filtered(o, name, |f| f.unparsed)
+}
+fn before(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    let Outcome::Generated(a) = o else { return None };
+    Some([named(&a.before.as_ref()?.filtered, name)?.exact, 1.])
+}
+/// `1 - sum(after) / sum(before)` is a ratio of sums too.
+fn dropped(o: &Outcome, name: Option<&str>) -> Option<Share> {
+    let (after, before) = (exact(o, name)?[0], before(o, name)?[0]);
+    Some([before - after, before])
 }
 /// What a judge gave a talk's turns, of those that `turn` picks.
 fn judged(o: &Outcome, turn: impl Fn(usize) -> bool) -> Option<Share> {

@@ -1,6 +1,7 @@
 //! Evaluators: what is asked of a model, and what its answers are worth. No tensor crosses into this module.
 //!
 //! Each evaluator turns items into [`Sequence`]s, has an [`Lm`] score them, and leaves an [`Outcome`] an item.
+pub mod calibration;
 pub mod choice;
 pub mod cloze;
 pub mod dialogue;

@@ -42,6 +42,7 @@ pub static COLUMNS: &[Column] = &[
     ("status", |f, r| status(f.record(r)).to_owned()),
     ("reason", |f, r| reason(f.record(r)).to_owned()),
     ("seconds", |f, r| number(Some(f.record(r).cost.seconds))),
+    ("profile", |f, r| f.record(r).task.profile.clone().unwrap_or_default()),
 ];
 
 /// `done`, `failed` or `skipped`.

@@ -3,42 +3,13 @@
 //! A prompt enters as soon as there is room, in one pass with the steps of those that are on their way; a
 //! sequence that has ended leaves at once. What a sequence sees is its own cache alone, and rows of a product
 //! do not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
-use crate::{
-    eval::generate::Question,
-    mistake,
-    model::{
-        decoder::{Batch, Cache, Decoder},
-        spec::Mixer,
-    },
-    suite::{generate::Generate, template::Template},
+use crate::model::{
+    decoder::{Batch, Cache, Decoder},
+    spec::Mixer,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
-use serde_json::Value;
 use std::ops::ControlFlow;
-
-/// A task's questions, rendered.
-pub(super) fn questions<'a>(
-    settings: &Generate,
-    rows: impl Iterator<Item = &'a Value>,
-) -> Result<Vec<Question>> {
-    let prompt = Template::new("prompt", &settings.prompt)?;
-    let gold = settings.gold.as_deref().map(|g| Template::new("gold", g)).transpose()?;
-    let text = |value: Value| match value {
-        Value::String(text) => Ok(text),
-        Value::Number(n) => Ok(n.to_string()),
-        other => mistake!("`gold` gives {other}, which is no text"),
-    };
-    let one = |row: &Value| -> Result<Question> {
-        let gold = match gold.as_ref().map(|g| g.value(row)).transpose()? {
-            Some(Value::Array(list)) => list.into_iter().map(text).collect::<Result<_>>()?,
-            Some(value) => vec![text(value)?],
-            None => Vec::new(),
-        };
-        Ok(Question { prompt: prompt.text(row)?, gold })
-    };
-    rows.enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
-}
 
 /// Sequences at once, at most: more rows make a product no quicker, and each keeps its past.
 const AT_ONCE: usize = 64;

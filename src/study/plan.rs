@@ -135,6 +135,7 @@ pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
             Weigh::Items => task.task.protocol(),
             Weigh::Parts => format!("{}; each part counts the same", task.task.protocol()),
         },
+        profile: task.task.ask.profile().map(|p| p.name().into()),
         data: items.hash.clone(),
         metrics: metrics
             .map(|(name, m)| MetricInfo { name, higher_is_better: m.higher_is_better, scale: m.scale })

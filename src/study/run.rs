@@ -227,9 +227,8 @@ pub fn evaluate(
         Ask::Choice(c) => choice::run(lm, &requests::questions(said, items, limit)?, c.profile),
         Ask::Cloze(c) => cloze::run(lm, &requests::blanks(said, items, limit)?, c.profile),
         Ask::Generate(g) => {
-            let rows = requests::rows(said, items, limit)?;
             let full = asks_full(task).then_some(reference);
-            generate::run(lm, full, &super::generate::questions(g, rows.iter())?, g, seed)
+            generate::run(lm, full, &requests::openings(said, items, limit)?, g, seed)
         }
         Ask::Dialogue(d) => {
             let talks = requests::talks(said, d, items, limit)?;

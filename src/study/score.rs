@@ -46,14 +46,20 @@ pub fn score(task: &Task, parts: &[&str], outcomes: Outcomes) -> Result<Scored> 
     let mut values = BTreeMap::new();
     let mut of_parts: Vec<_> = runs.iter().map(|r| (parts[r.start].to_string(), BTreeMap::new())).collect();
     for (name, metric) in task.metrics.iter().filter_map(|n| Some((n, metrics::metric(n)?))) {
-        let mut shares: Vec<Share> = all.iter().filter_map(|o| metrics::share(name, o)).collect();
+        // A judge comes later.
+        if metric.name.starts_with("judge") {
+            continue;
+        }
+        let mut shares: Vec<Share> = metrics::shares(name, &all).unwrap_or_default();
         ensure!(
             shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
             "metric `{name}` is not finite on every item"
         );
         let mut each = Vec::new();
         for (run, (_, of_part)) in runs.iter().zip(&mut of_parts) {
-            let part = value(name, metric, &shares[run.clone()], &all[run.clone()])?;
+            // A calibration error has bins of its own.
+            let of = &all[run.clone()];
+            let part = value(name, metric, &metrics::shares(name, of).unwrap_or_default(), of)?;
             each.extend(part);
             of_part.extend(part.map(|v| (name.clone(), v)));
         }

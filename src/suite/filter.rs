@@ -26,6 +26,8 @@ pub struct Filter {
 pub enum Step {
     /// What an expression finds.
     Regex(Find),
+    /// What the first of several expressions that finds anything finds.
+    FirstRegex(Several),
     /// Every match of each expression goes.
     Remove(Vec<String>),
     /// White space at both ends goes.
@@ -54,6 +56,17 @@ pub struct Find {
     #[serde(default)]
     pub pick: i64,
     /// Where there is none.
+    #[serde(default = "invalid")]
+    pub fallback: String,
+}
+
+/// See [`Step::FirstRegex`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Several {
+    /// Tried in order, each on the whole answer; the first match counts, its text as in [`Find::pattern`].
+    pub patterns: Vec<String>,
+    /// Where none finds anything.
     #[serde(default = "invalid")]
     pub fallback: String,
 }
@@ -87,6 +100,23 @@ fn invalid() -> String {
     "[invalid]".into()
 }
 
+/// An answer that went through a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What is left of it.
+    pub text: String,
+    /// Whether every step that looks for something found it; else a fallback stood in.
+    pub found: bool,
+}
+
+impl Parsed {
+    /// What a step found, or its fallback.
+    fn take(&mut self, found: Option<String>, fallback: &str) {
+        self.found &= found.is_some();
+        self.text = found.unwrap_or_else(|| fallback.into());
+    }
+}
+
 /// A [`Filter`], its expressions compiled.
 pub struct Chain {
     /// The filter's.
@@ -99,7 +129,12 @@ impl Chain {
     pub fn new(filter: &Filter) -> Result<Self> {
         let expressions = |step: &Step| match step {
             Step::Regex(find) => Ok(vec![Expression::new(&find.pattern)?]),
-            Step::Remove(list) => list.iter().map(|p| Expression::new(p)).collect(),
+            Step::FirstRegex(several) if several.patterns.is_empty() => {
+                mistake!("`first-regex`: `patterns` is empty")
+            }
+            Step::FirstRegex(Several { patterns: list, .. }) | Step::Remove(list) => {
+                list.iter().map(|p| Expression::new(p)).collect()
+            }
             Step::TakeFirstK(0) => mistake!("`take-first-k` is at least 1"),
             _ => Ok(Vec::new()),
         };
@@ -120,7 +155,8 @@ impl Chain {
     /// Whether the metrics that compare answers can be given.
     pub fn named(filters: &[Filter], gold: bool, metrics: &[String]) -> Result<()> {
         let names: Vec<&str> = filters.iter().map(|f| f.name.as_str()).collect();
-        for metric in metrics.iter().filter(|m| m.starts_with("exact_match")) {
+        let compared = |m: &&String| m.starts_with("exact_match") || m.starts_with("unparsed");
+        for metric in metrics.iter().filter(compared) {
             if !gold {
                 mistake!("`{metric}` needs `gold`");
             }
@@ -132,47 +168,71 @@ impl Chain {
     }
 
     /// From an item's answers to those that count: one, where a step takes one.
-    pub fn apply(&self, mut answers: Vec<String>) -> Result<Vec<String>> {
+    pub fn apply(&self, answers: Vec<String>) -> Result<Vec<String>> {
+        Ok(self.parse(answers)?.into_iter().map(|a| a.text).collect())
+    }
+
+    /// The same, with whether anything was found in each.
+    pub fn parse(&self, answers: Vec<String>) -> Result<Vec<Parsed>> {
+        let mut answers: Vec<Parsed> = answers.into_iter().map(|text| Parsed { text, found: true }).collect();
         for (step, expressions) in &self.steps {
             match step {
-                Step::Regex(find) => {
-                    for a in &mut answers {
-                        *a = expressions[0].found(a, find)?;
-                    }
-                }
-                Step::Remove(_) => {
-                    for a in &mut answers {
-                        *a = expressions.iter().try_fold(std::mem::take(a), |a, e| e.remove(&a))?;
-                    }
-                }
-                Step::RemoveWhitespace => answers.iter_mut().for_each(|a| *a = strip(a).into()),
-                Step::Lowercase => answers.iter_mut().for_each(|a| *a = a.to_lowercase()),
-                Step::Uppercase => answers.iter_mut().for_each(|a| *a = a.to_uppercase()),
-                Step::Map(words) => {
-                    answers.iter_mut().for_each(|a| *a = words.to.get(a).unwrap_or(&words.fallback).clone())
-                }
                 Step::TakeFirst => answers.truncate(1),
                 Step::TakeFirstK(k) => answers.truncate(*k),
                 Step::MajorityVote => {
-                    let votes = |a: &String| answers.iter().filter(|b| *b == a).count();
+                    let votes = |a: &Parsed| answers.iter().filter(|b| b.text == a.text).count();
                     let winner =
                         answers.iter().reduce(|best, a| if votes(a) > votes(best) { a } else { best });
                     answers = winner.cloned().into_iter().collect();
                 }
+                one => answers.iter_mut().try_for_each(|a| each(one, expressions, a))?,
             }
         }
         Ok(answers)
     }
 }
 
-/// An [`ExactMatch`], its expressions compiled.
-pub struct Same<'a>(&'a ExactMatch, Vec<Expression>);
+/// What a step does to one answer.
+fn each(step: &Step, expressions: &[Expression], a: &mut Parsed) -> Result<()> {
+    match step {
+        Step::Regex(find) => {
+            let found = expressions[0].found(&a.text, find.pick, &find.fallback)?;
+            a.take(found, &find.fallback);
+        }
+        Step::FirstRegex(several) => {
+            let mut found = None;
+            for e in expressions {
+                found = e.found(&a.text, 0, &several.fallback)?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            a.take(found, &several.fallback);
+        }
+        Step::Remove(_) => {
+            a.text = expressions.iter().try_fold(std::mem::take(&mut a.text), |a, e| e.remove(&a))?;
+        }
+        Step::RemoveWhitespace => a.text = strip(&a.text).into(),
+        Step::Lowercase => a.text = a.text.to_lowercase(),
+        Step::Uppercase => a.text = a.text.to_uppercase(),
+        Step::Map(words) => {
+            let word = words.to.get(&a.text).cloned();
+            a.take(word, &words.fallback);
+        }
+        // These look at all answers together.
+        Step::TakeFirst | Step::TakeFirstK(_) | Step::MajorityVote => {}
+    }
+    Ok(())
+}
+
+/// An [`ExactMatch`], its expressions compiled; and the one that finds English articles.
+pub struct Same<'a>(&'a ExactMatch, Vec<Expression>, Expression);
 
 impl<'a> Same<'a> {
     /// Compiles; an expression that is none is an error.
     pub fn new(settings: &'a ExactMatch) -> Result<Self> {
         let ignore = settings.regexes_to_ignore.iter().map(|p| Expression::new(p)).collect::<Result<_>>()?;
-        Ok(Self(settings, ignore))
+        Ok(Self(settings, ignore, Expression::new(r"\b(a|an|the)\b")?))
     }
 
     /// Whether an answer is one of the gold ones.
@@ -184,6 +244,37 @@ impl<'a> Same<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether one of the gold ones stands somewhere in an answer.
+    pub fn within(&self, answer: &str, gold: &[String]) -> Result<bool> {
+        let answer = self.bare(answer)?;
+        for g in gold {
+            if answer.contains(&self.bare(g)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same, of texts as SQuAD's script normalizes them, whatever the settings: `best_subspan_em` of Liu et al.
+    /// (2023), "Lost in the Middle".
+    pub fn subspan(&self, answer: &str, gold: &[String]) -> Result<bool> {
+        let answer = self.squad(answer)?;
+        for g in gold {
+            if answer.contains(&self.squad(g)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lower case, then no punctuation, then no articles, then single spaces.
+    fn squad(&self, text: &str) -> Result<String> {
+        let text = text.to_lowercase().replace(|c: char| c.is_ascii_punctuation(), "");
+        let text = self.2.replace(&text, " ")?;
+        let words: Vec<&str> = text.split(super::python::is_space).filter(|w| !w.is_empty()).collect();
+        Ok(words.join(" "))
     }
 
     fn bare(&self, text: &str) -> Result<String> {
@@ -232,7 +323,8 @@ impl Expression {
         Ok(())
     }
 
-    fn found(&self, text: &str, find: &Find) -> Result<String> {
+    /// The match number `pick`; where it has groups and all are empty, `empty`. `None`: there is no such match.
+    fn found(&self, text: &str, pick: i64, empty: &str) -> Result<Option<String>> {
         let mut all: Vec<String> = Vec::new();
         self.each(text, |captures| {
             let group = |i| captures.get(i).map_or("", |m| m.as_str());
@@ -241,18 +333,22 @@ impl Expression {
                 2 => Some(group(1)),
                 n => (1..n).map(group).find(|g| !g.is_empty()),
             };
-            all.push(text.map_or(find.fallback.clone(), |t| strip(t).into()));
+            all.push(text.map_or(empty, strip).into());
         })?;
-        let pick = if find.pick < 0 { all.len() as i64 + find.pick } else { find.pick };
-        let found = usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i));
-        Ok(found.unwrap_or_else(|| find.fallback.clone()))
+        let pick = if pick < 0 { all.len() as i64 + pick } else { pick };
+        Ok(usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i)))
     }
 
     fn remove(&self, text: &str) -> Result<String> {
+        self.replace(text, "")
+    }
+
+    fn replace(&self, text: &str, with: &str) -> Result<String> {
         let (mut kept, mut end) = (String::with_capacity(text.len()), 0);
         self.each(text, |captures| {
             if let Some(m) = captures.get(0) {
                 kept.push_str(&text[end..m.start()]);
+                kept.push_str(with);
                 end = m.end();
             }
         })?;

@@ -11,12 +11,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
+    /// What stands before everything, examples included.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// What the model goes on from.
     pub prompt: String,
+    /// The same question before something was done to it; asked too, with the same examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// The right answer, or one expression that gives a list of them. Without it an answer is only compared
     /// with full precision's.
     #[serde(default)]
     pub gold: Option<String>,
+    /// Between an example's prompt and its answer. The item's own prompt has none behind it.
+    #[serde(default = "space", skip_serializing_if = "is_space")]
+    pub delimiter: String,
     /// Texts that end an answer and are no part of it. The model's own EOS always does.
     #[serde(default)]
     pub stop: Vec<String>,
@@ -55,6 +64,13 @@ fn usual() -> usize {
 fn one() -> usize {
     1
 }
+fn space() -> String {
+    " ".into()
+}
+// What was not there at first is no part of the identity of tasks that do not say it.
+fn is_space(text: &str) -> bool {
+    text == " "
+}
 
 impl Generate {
     /// Settings that make no sense, and metrics that this task cannot give.
@@ -75,14 +91,25 @@ impl Generate {
             mistake!("`{label}`: {why}");
         }
         Same::new(&self.exact_match).blame(format!("`{label}`: `exact_match`"))?;
+        let needs = ["exact_match_before", "exact_match_drop"];
+        let changed = metrics.iter().find(|m| needs.contains(&m.split(':').next().unwrap_or_default()));
+        if let Some(metric) = changed.filter(|_| self.before.is_none()) {
+            mistake!("`{label}`: `{metric}` needs `before`");
+        }
+        let right = ["contains", "best_subspan_em"];
+        if let Some(metric) = metrics.iter().find(|m| self.gold.is_none() && right.contains(&m.as_str())) {
+            mistake!("`{label}`: `{metric}` needs `gold`");
+        }
         Chain::all(&self.filters).blame(format!("`{label}`: `filters`"))?;
         Chain::named(&self.filters, self.gold.is_some(), metrics).blame(format!("`{label}`"))
     }
 
     /// Every template with its key.
     pub fn templates(&self) -> Vec<(&'static str, &str)> {
-        let gold = self.gold.as_deref().map(|g| ("gold", g));
-        std::iter::once(("prompt", self.prompt.as_str())).chain(gold).collect()
+        let more = [("before", &self.before), ("gold", &self.gold)];
+        let more = more.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)));
+        let all = [("description", self.description.as_str()), ("prompt", self.prompt.as_str())];
+        all.into_iter().chain(more).collect()
     }
 
     /// The protocol in words, for records.

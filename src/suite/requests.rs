@@ -8,6 +8,7 @@ use super::{
     data::{Items, Part},
     dialogue::{Dialogue, Temperature},
     fewshot::Draws,
+    python,
     task::Task,
     template::Template,
 };
@@ -60,6 +61,19 @@ pub struct Blank {
     pub prompt: String,
     /// The continuation, as it stands.
     pub ending: String,
+}
+
+/// What a model goes on from, rendered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The item's place in the data, from 0: what is drawn is its own, whoever else is asked.
+    pub number: usize,
+    /// The prompt, with all that stands before it.
+    pub prompt: String,
+    /// The same question before something was done to it.
+    pub before: Option<String>,
+    /// Right answers; none where nothing is compared.
+    pub gold: Vec<String>,
 }
 
 /// An option's text, or the one text of all.
@@ -136,9 +150,17 @@ pub fn blanks(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Bl
     items.picked(limit).map(|i| builder.blank(i)).collect()
 }
 
+/// What a model goes on from, item by item; `limit`: of each part.
+pub fn openings(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<Opening>> {
+    let mut builder = Builder::new(task, items)?;
+    items.picked(limit).map(|i| builder.opening(i)).collect()
+}
+
 /// One talk, rendered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Talk {
+    /// The item's place in the data, from 0: what is drawn is its own, whoever else is asked.
+    pub number: usize,
     /// What the system says before all turns; empty: nothing.
     pub system: String,
     /// What the user says, turn after turn.
@@ -197,6 +219,7 @@ pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) 
             _ => 0.,
         };
         Ok(Talk {
+            number: 0,
             system: system.text(row)?,
             turns: list("turns", &turns, row)?,
             golds: maybe("gold", &gold)?,
@@ -207,7 +230,13 @@ pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) 
         })
     };
     let rows = rows(task, items, limit)?;
-    rows.iter().enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
+    let numbered = items.picked(limit).zip(&rows);
+    numbered
+        .map(|(number, row)| {
+            let talk = one(row).with_context(|| format!("item {}", number + 1))?;
+            Ok(Talk { number, ..talk })
+        })
+        .collect()
 }
 
 /// What becomes of a row before templates see it: its part, its derived fields, its repairs.
@@ -254,6 +283,8 @@ struct Said {
 enum Options {
     Each(Vec<Template>),
     List(&'static str, Box<Template>),
+    /// Answers: one, or a list of them; a number is one too.
+    Answers(Box<Template>),
 }
 
 impl Options {
@@ -273,7 +304,13 @@ impl Options {
     fn render(&self, row: &Value) -> Result<Vec<String>> {
         let (key, value) = match self {
             Self::Each(each) => return each.iter().map(|t| t.text(row)).collect(),
-            Self::List(key, template) => (key, template.value(row)?),
+            Self::List(key, template) => (key, listed(template.value(row)?)),
+            Self::Answers(template) => {
+                return match template.value(row)? {
+                    Value::Array(list) => list.into_iter().map(answer).collect(),
+                    value => Ok(vec![answer(value)?]),
+                };
+            }
         };
         let text = |v: &Value| v.as_str().map(str::to_string);
         match value.as_array().map(|list| list.iter().map(text).collect::<Option<Vec<_>>>()) {
@@ -283,10 +320,65 @@ impl Options {
     }
 }
 
+/// A list that is written as Python writes one, or a table's values, as a list.
+fn listed(value: Value) -> Value {
+    let read = value.as_str().and_then(|text| serde_json::to_value(python::literal(text).ok()?).ok());
+    match read.unwrap_or(value) {
+        Value::Object(table) => table.into_iter().map(|(_, value)| value).collect(),
+        value => value,
+    }
+}
+
+/// The right endings as `gold` says them: an index, the text of one, or a list of either.
+fn right(gold: &Value, endings: &[String]) -> Result<Vec<usize>> {
+    let labelled = |text: &str| match endings.iter().position(|e| e == text) {
+        Some(at) => Ok(vec![at]),
+        None => mistake!("`gold` is `{text}`: neither an index nor one of {} endings", endings.len()),
+    };
+    let index = match gold {
+        Value::Number(n) => n.as_u64(),
+        Value::Bool(b) => Some(u64::from(*b)),
+        Value::String(text) => match (text.trim().parse().ok(), listed(gold.clone())) {
+            (Some(n), _) => Some(n),
+            (None, list @ Value::Array(_)) if text.starts_with('[') => return right(&list, endings),
+            _ => return labelled(text),
+        },
+        Value::Array(list) if !list.is_empty() && list.iter().all(|g| !g.is_array()) => {
+            return Ok(list.iter().map(|g| right(g, endings)).collect::<Result<Vec<_>>>()?.concat());
+        }
+        // As `told` gives it: digits that are no index.
+        Value::Object(table) => match table.get("label").and_then(Value::as_str) {
+            Some(text) => return labelled(text),
+            None => None,
+        },
+        _ => None,
+    };
+    match index {
+        Some(n) => Ok(vec![n as usize]),
+        None => mistake!("`gold` gives {gold}, which is neither an index nor an ending"),
+    }
+}
+
+fn answer(value: Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(n) => Ok(n.to_string()),
+        other => mistake!("`gold` gives {other}, which is no text"),
+    }
+}
+
 enum Right {
     Index(Template),
     Labels(Template),
     Only,
+}
+
+/// How an example is written; what is not said is as the question's own.
+struct Shots<'a> {
+    prompt: Option<Template>,
+    answer: Option<Template>,
+    delimiter: &'a str,
+    between: &'a str,
 }
 
 /// Builds requests of single items, in whatever order they are asked for.
@@ -298,14 +390,14 @@ pub struct Builder<'a> {
     endings: Options,
     right: Right,
     delimiter: &'a str,
-    between: &'a str,
+    shots: Shots<'a>,
     draws: Vec<Draws<'a>>,
     /// Shots as text, by index into the pool.
     turns: BTreeMap<usize, String>,
 }
 
 impl<'a> Builder<'a> {
-    /// Of a choice or a cloze task.
+    /// Of a choice, a cloze or a generate task.
     pub fn new(task: &'a Task, items: &'a Items) -> Result<Self> {
         let (prompts, endings, right, delimiter, description) = match &task.ask {
             Ask::Choice(c) => {
@@ -321,10 +413,29 @@ impl<'a> Builder<'a> {
                 let prompts = Options::single("prompt", prompt)?;
                 (prompts, Options::single("ending", ending)?, Right::Only, delimiter, description)
             }
+            Ask::Generate(g) => {
+                let mut prompts = vec![Template::new("prompt", &g.prompt)?];
+                if let Some(before) = &g.before {
+                    prompts.push(Template::new("before", before)?);
+                }
+                let prompts = Options::Each(prompts);
+                let endings = match &g.gold {
+                    Some(gold) => Options::Answers(Box::new(Template::new("gold", gold)?)),
+                    None => Options::Each(Vec::new()),
+                };
+                (prompts, endings, Right::Only, &g.delimiter, &g.description)
+            }
             other => mistake!("a {} task asks no questions", other.kind()),
         };
-        let shots = task.fewshot.as_ref().filter(|f| f.n > 0);
-        let draws = shots.map(|f| {
+        let fewshot = task.fewshot.as_ref().filter(|f| f.n > 0);
+        let own = |key, source: Option<&String>| source.map(|s| Template::new(key, s)).transpose();
+        let shots = Shots {
+            prompt: own("fewshot.prompt", fewshot.and_then(|f| f.prompt.as_ref()))?,
+            answer: own("fewshot.answer", fewshot.and_then(|f| f.answer.as_ref()))?,
+            delimiter: fewshot.and_then(|f| f.delimiter.as_ref()).unwrap_or(delimiter),
+            between: fewshot.map_or("", |f| &f.between),
+        };
+        let draws = fewshot.map(|f| {
             let pool = |part: &Part| match f.data {
                 Some(_) => &items.pool[part.pool.clone()],
                 None => &items.rows[part.rows.clone()],
@@ -339,7 +450,7 @@ impl<'a> Builder<'a> {
             endings,
             right,
             delimiter,
-            between: shots.map_or("", |f| &f.between),
+            shots,
             draws: draws.unwrap_or_default(),
             turns: BTreeMap::new(),
         })
@@ -357,6 +468,14 @@ impl<'a> Builder<'a> {
     pub fn blank(&mut self, item: usize) -> Result<Blank> {
         let (before, said) = self.item(item)?;
         Ok(Blank { prompt: format!("{before}{}", said.prompts[0]), ending: said.endings[0].clone() })
+    }
+
+    /// What a generate task's model goes on from, by the item's index.
+    pub fn opening(&mut self, item: usize) -> Result<Opening> {
+        let (shots, said) = self.item(item)?;
+        let mut prompts = said.prompts.into_iter().map(|p| format!("{shots}{p}"));
+        let prompt = prompts.next().unwrap_or_default();
+        Ok(Opening { number: item, prompt, before: prompts.next(), gold: said.endings })
     }
 
     /// What stands before an item's prompt, and what it says.
@@ -392,28 +511,40 @@ impl<'a> Builder<'a> {
 
     /// An example with its answer.
     fn turn(&self, row: &Value, part: &Part) -> Result<String> {
-        let said = self.say(&self.rows.prepare(row, part)?)?;
-        let gold = said.golds[0];
-        let few = said.prompts.is_empty() || said.endings.is_empty();
-        if few || said.prompts.len().max(said.endings.len()) <= gold {
-            mistake!("{} endings, and gold is number {gold}", said.endings.len());
+        let row = self.rows.prepare(row, part)?;
+        let written = |own: &Option<Template>, usual: &Options| match own {
+            Some(own) => Ok(vec![own.text(&row)?]),
+            None => usual.render(&row),
+        };
+        let prompts = written(&self.shots.prompt, &self.prompts)?;
+        let answers = written(&self.shots.answer, &self.endings)?;
+        let options = prompts.len().max(answers.len());
+        // An example that says its own answer need not say which of several is right.
+        let gold = if options == 1 { 0 } else { self.golds(&row, &answers, options)?[0] };
+        if prompts.is_empty() || answers.is_empty() || options <= gold {
+            mistake!("{} endings, and gold is number {gold}", answers.len());
         }
-        let (prompt, answer) = (one(&said.prompts, gold), one(&said.endings, gold));
+        let (prompt, answer) = (one(&prompts, gold), one(&answers, gold));
         // The harness takes an empty answer for none, but where it is one of a list.
-        if answer.is_empty() && said.endings.len() == 1 {
+        if answer.is_empty() && answers.len() == 1 {
             return Ok(prompt.clone());
         }
-        Ok(format!("{prompt}{}{answer}{}", self.delimiter, self.between))
+        Ok(format!("{prompt}{}{answer}{}", self.shots.delimiter, self.shots.between))
     }
 
     fn say(&self, row: &Value) -> Result<Said> {
         let (prompts, endings) = (self.prompts.render(row)?, self.endings.render(row)?);
-        let golds = match &self.right {
-            Right::Only => vec![0],
-            Right::Index(gold) => vec![gold.index(row)?],
-            Right::Labels(labels) => marked(&labels.value(row)?, endings.len().max(prompts.len()))?,
-        };
+        let golds = self.golds(row, &endings, endings.len().max(prompts.len()))?;
         Ok(Said { prompts, endings, golds })
+    }
+
+    /// The right ones of so many options.
+    fn golds(&self, row: &Value, endings: &[String], options: usize) -> Result<Vec<usize>> {
+        Ok(match &self.right {
+            Right::Only => vec![0],
+            Right::Index(gold) => right(&gold.value(row)?, endings)?,
+            Right::Labels(labels) => marked(&labels.value(row)?, options)?,
+        })
     }
 }
 

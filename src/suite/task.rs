@@ -1,8 +1,10 @@
 //! What a task file says.
 use super::{
-    ask::{Ask, Protocol},
+    ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
+    made::Made,
     rows::{self, Cut, Layout},
+    split::Split,
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -27,13 +29,19 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
-    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
-    /// have `part` and `title`.
+    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, or made once
+    /// for each, and templates have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// What counts the same in the score of a task with parts.
     #[serde(default)]
     pub weigh: Weigh,
+    /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
+    #[serde(default)]
+    pub keep: Option<String>,
     /// Fields made of an item's others before repairs, each a template, in order.
     #[serde(default)]
     pub fields: toml::Table,
@@ -66,6 +74,15 @@ pub struct Fewshot {
     /// After each example.
     #[serde(default = "two_lines")]
     pub between: String,
+    /// An example's own prompt, where it is not written as the question is.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// An example's own answer, where it says more than the right one.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// Between them, where it is not the question's own `delimiter`.
+    #[serde(default)]
+    pub delimiter: Option<String>,
     /// Where examples come from; without it, the task's own data.
     #[serde(default)]
     pub data: Option<Data>,
@@ -75,6 +92,29 @@ impl Fewshot {
     /// See [`Fewshot::exclude`].
     pub fn excludes(&self) -> bool {
         self.exclude.unwrap_or(self.data.is_none())
+    }
+
+    /// Every template with its key.
+    fn templates(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [("fewshot.prompt", &self.prompt), ("fewshot.answer", &self.answer)];
+        all.into_iter().filter_map(|(key, t)| Some((key, t.as_deref()?)))
+    }
+
+    /// What a cell's identity holds of it.
+    fn identity(&self) -> serde_json::Value {
+        let mut all = vec![
+            serde_json::json!(self.n),
+            serde_json::json!(self.sampler),
+            self.seed.into(),
+            self.excludes().into(),
+            self.between.as_str().into(),
+        ];
+        // Only where one is said: the others keep the identity that they had before there was any.
+        let own = [&self.prompt, &self.answer, &self.delimiter];
+        if own.iter().any(|o| o.is_some()) {
+            all.push(serde_json::json!(own));
+        }
+        all.into()
     }
 }
 
@@ -101,7 +141,7 @@ pub enum Sampler {
     FirstN,
 }
 
-/// `[data.file]`, `[data.hub]` or `[[data.items]]`.
+/// `[data.file]`, `[data.hub]`, `[data.made]` or `[[data.items]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Data {
@@ -111,8 +151,12 @@ pub enum Data {
     File(FileData),
     /// Files of a dataset on the Hub.
     Hub(HubData),
+    /// Items drawn from a seed.
+    Made(Made),
     /// Rows written out here.
     Items(Vec<toml::Table>),
+    /// A split of a dataset on the Hub, whose files are looked for.
+    Split(Split),
 }
 
 /// See [`Data::File`].
@@ -134,7 +178,7 @@ pub struct FileData {
 }
 
 /// See [`Data::Hub`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubData {
     /// `org/name`.
@@ -162,6 +206,12 @@ pub enum Names {
     One(String),
     /// Its parts.
     Many(Vec<String>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
 }
 
 impl Names {
@@ -204,7 +254,9 @@ impl Data {
                 RepoId::dataset(&hub.repo, &hub.revision).blame("data.hub")?;
                 ("data.hub: `file`", &hub.file, hub.layout())
             }
+            Data::Made(made) => return made.check(),
             Data::Items(_) => return Ok(()),
+            Data::Split(split) => return split.check(),
         };
         if names.names().is_empty() {
             mistake!("{key} is empty");
@@ -234,7 +286,7 @@ impl Data {
         match self {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
-            Data::Items(_) => &[],
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => &[],
         }
     }
 
@@ -243,7 +295,7 @@ impl Data {
         match self {
             Data::File(file) => file.cut.as_ref(),
             Data::Hub(hub) => hub.cut.as_ref(),
-            Data::Items(_) => None,
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => None,
         }
     }
 
@@ -257,7 +309,7 @@ impl Data {
                     Names::Many(names) => Names::Many(names.iter().map(|n| n.replace(PART, part)).collect()),
                 };
             }
-            Data::Items(_) => {}
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => {}
         }
         data
     }
@@ -277,7 +329,10 @@ impl Task {
     /// Reads a task file; `label` is what errors call it.
     pub fn parse(label: &str, text: &str) -> Result<Self> {
         let task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
-        task.data.check().blame(format!("`{label}`"))?;
+        let pool = task.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        for data in std::iter::once(&task.data).chain(pool) {
+            data.check().blame(format!("`{label}`"))?;
+        }
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
@@ -302,13 +357,24 @@ impl Task {
                 mistake!("`{key}.{name}` is {value}; it is a text");
             }
         }
-        let asked = matches!(self.ask, Ask::Choice(_) | Ask::Cloze(_));
-        if self.fewshot.is_some() && !asked {
-            mistake!("`fewshot`: a {} task has no examples; choice and cloze have", self.ask.kind());
+        match (&self.fewshot, &self.ask) {
+            (None, _) | (_, Ask::Choice(_) | Ask::Cloze(_)) => {}
+            (Some(f), Ask::Generate(g)) if g.gold.is_some() || f.answer.is_some() => {}
+            (_, Ask::Generate(_)) => {
+                mistake!("`fewshot`: an example's answer is `gold`, or its own: say `fewshot.answer`")
+            }
+            (_, ask) => {
+                mistake!("`fewshot`: a {} task has no examples; choice, cloze and generate have", ask.kind())
+            }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
-        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
-            let Some(data) = data else { continue };
+        if self.part.is_some() && self.parts.is_empty() {
+            mistake!("`part` gives an item's part, and the task has no `parts`");
+        }
+        let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
+        for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
+            // What is made needs no path to tell parts apart.
+            let Some(data) = data.filter(|d| !matches!(d, Data::Made(_))) else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
             if open && self.parts.is_empty() {
                 mistake!("`{key}`: its path has `{PART}`, and the task has no `parts`");
@@ -326,6 +392,14 @@ impl Task {
             );
         }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if let (Profile::OpenCompass, Some(m)) = (c.profile, self.metrics.iter().find(|m| *m != "acc")) {
+            mistake!(
+                "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
+            );
+        }
+        if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
+            mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
+        }
         let (one, several) =
             (c.prompt.is_some() && c.endings.is_some(), c.prompts.is_some() && c.ending.is_some());
         let keys = [c.prompt.is_some(), c.endings.is_some(), c.prompts.is_some(), c.ending.is_some()];
@@ -340,6 +414,20 @@ impl Task {
         Ok(())
     }
 
+    /// Scored as another profile says, where the task has one. OpenCompass's leaves a choice its accuracy, and other kinds as
+    /// they are.
+    pub fn as_profile(&mut self, profile: Profile) -> Result<()> {
+        if profile == Profile::OpenCompass && matches!(self.ask, Ask::Choice(_)) {
+            let all = self.metrics.join(", ");
+            self.metrics.retain(|m| m == "acc");
+            if self.metrics.is_empty() {
+                mistake!("`opencompass` gives a choice `acc` alone, and a task reports {all}");
+            }
+        }
+        self.ask.set_profile(profile);
+        Ok(())
+    }
+
     /// Derived fields and their templates, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_str()?)))
@@ -348,6 +436,16 @@ impl Task {
     /// Whether examples are drawn from data of their own.
     pub fn has_pool(&self) -> bool {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
+    }
+
+    /// Names of the lists that made items, or made examples, draw from.
+    pub fn lists(&self) -> Vec<&str> {
+        let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        let made = std::iter::once(&self.data).chain(pool).filter_map(|data| match data {
+            Data::Made(made) => Some(made.lists.keys().map(String::as_str)),
+            _ => None,
+        });
+        made.flatten().collect()
     }
 
     /// Whether items are joined to one text, so that what is scored belongs to none of them.
@@ -363,21 +461,30 @@ impl Task {
     /// that cells of such tasks keep the identity that they had before there was any.
     pub fn more(&self) -> Option<serde_json::Value> {
         let shots = self.fewshot.as_ref().filter(|f| f.n > 0);
-        let shots = shots.map(|f| serde_json::json!([f.n, f.sampler, f.seed, f.excludes(), f.between]));
-        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty();
+        let shots = shots.map(Fewshot::identity);
+        let none = shots.is_none() && self.parts.is_empty() && self.fields.is_empty() && self.keep.is_none();
         // As lists: an order counts, and an object of JSON has none.
         let list = |t: &toml::Table| t.iter().map(|(k, v)| (k.clone(), v.to_string())).collect::<Vec<_>>();
-        let mut all = vec![serde_json::json!(list(&self.parts)), serde_json::json!(list(&self.fields))];
-        all.push(shots.into());
+        let mut all = vec![
+            serde_json::json!(list(&self.parts)),
+            serde_json::json!(list(&self.fields)),
+            serde_json::json!(shots),
+        ];
         if self.weigh == Weigh::Parts {
             all.push("parts count the same".into());
         }
+        all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
+        all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
         (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        self.fields().chain(self.ask.templates()).collect()
+        let part = self.part.as_deref().map(|p| ("part", p));
+        let keep = self.keep.as_deref().map(|k| ("keep", k));
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let first = keep.into_iter().chain(part);
+        first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.

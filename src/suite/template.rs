@@ -1,7 +1,7 @@
 //! Jinja templates over an item, as lm-evaluation-harness renders them: strict about names, trailing newline kept.
 use super::python;
 use crate::{mistake, mistake::Blame};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde_json::Value;
 
@@ -19,6 +19,11 @@ pub struct Template {
 impl Template {
     /// Parses; `what` names the key for errors.
     pub fn new(what: &str, source: &str) -> Result<Self> {
+        Self::with(what, source, |_| ())
+    }
+
+    /// The same, with functions and globals of one's own.
+    pub fn with(what: &str, source: &str, more: impl FnOnce(&mut Environment<'static>)) -> Result<Self> {
         // The parser recurses, without a limit of its own.
         if source.len() > LONGEST {
             mistake!("`{what}`: a template of {} bytes; it is at most {LONGEST}", source.len());
@@ -30,6 +35,7 @@ impl Template {
         environment.set_fuel(Some(10_000_000));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         python::install(&mut environment);
+        more(&mut environment);
         environment.add_template_owned("it", source.to_string()).blame(format!("`{what}`"))?;
         let inside = source.strip_prefix("{{").and_then(|s| s.strip_suffix("}}"));
         let expression = inside.filter(|s| !s.contains("{{") && !s.contains("}}")).map(str::to_string);
@@ -51,6 +57,25 @@ impl Template {
             }
             None => Ok(Value::String(self.text(item)?)),
         }
+    }
+
+    /// The rows for which it is true, as Python has truth.
+    pub fn kept(&self, rows: Vec<Value>) -> Result<Vec<Value>> {
+        let mut kept = Vec::new();
+        for (i, row) in rows.into_iter().enumerate() {
+            let holds = match self.value(&row).with_context(|| format!("item {}", i + 1))? {
+                Value::Null => false,
+                Value::Bool(b) => b,
+                Value::Number(n) => n.as_f64() != Some(0.),
+                Value::String(s) => !s.is_empty(),
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(table) => !table.is_empty(),
+            };
+            if holds {
+                kept.push(row);
+            }
+        }
+        Ok(kept)
     }
 
     /// As an index.
