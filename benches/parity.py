@@ -21,7 +21,7 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 HERE = pathlib.Path(__file__).resolve().parent.parent
-# What a perplexity may differ by, relative, where its text has more digits than arithmetic in f32.
+# What two numbers of more digits than f32 has may differ by, relative.
 F32 = 1e-6
 # Tokens of a text, and how many the model takes: set when it is loaded.
 LONG, CONTEXT = len, 0
@@ -186,17 +186,18 @@ def compare(name, given, record, items):
     order = [f"{name}_{part}" for part in record["parts"]] if "parts" in record else [name]
     asked = [replies for task in order for _, replies in samples[task]]
     assert len(asked) == len(items), f"{name}: {len(items)} items, lm-eval {len(asked)}"
-    worst = requests = greedy = 0
+    worst = relative = requests = greedy = 0
     for replies, item in zip(asked, items):
         mine = scores(item)
         assert len(replies) == len(mine), f"{name}: {len(mine)} requests of an item, lm-eval {len(replies)}"
         for reply, (ll, flag) in zip(replies, mine):
             reply = reply if isinstance(reply, list) else (reply, None)
-            worst = max(worst, abs(reply[0] - ll))
+            apart = abs(reply[0] - ll)
+            worst, relative = max(worst, apart), max(relative, apart / max(1, abs(ll)))
             greedy += flag is not None and flag != reply[1]
             requests += 1
-    head = f"| {name} | {len(items)} | {requests} | {worst:.1e} | {greedy} |"
-    table, fine = [], worst < 1e-3
+    head = f"| {name} | {len(items)} | {requests} | {worst:.1e} | {relative:.1e} | {greedy} |"
+    table, fine = [], worst < 1e-3 or relative < F32
     groups = [(name, record["metrics"])] + [(f"{name}_{p}", m) for p, m in record.get("parts", {}).items()]
     unequal = []
     for task, metrics in groups:
@@ -259,8 +260,8 @@ def main():
             print(head, *table, sep="\n", file=sys.stderr)
     print(f"lm-eval {lm_eval.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, "
           f"{args.dtype}, batch size {args.batch}, context {lm.max_length}\n")
-    print("| task | items | requests | worst difference of a log-likelihood | greedy flags that differ |")
-    print("|---|---|---|---|---|", *heads, "", sep="\n")
+    print("| task | items | requests | log-likelihoods differ by at most | relative | greedy flags that differ |")
+    print("|---|---|---|---|---|---|", *heads, "", sep="\n")
     print("| task | metric | lm-evaluation-harness | bitsweep | equal |\n|---|---|---|---|---|", *tables, sep="\n")
     sys.exit(0 if fine else 1)
 
