@@ -26,6 +26,8 @@ mod kit;
 mod language;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// Items drawn from a seed, and the suite `long`.
+mod made;
 /// Every family, and repositories as they are, through the command line.
 mod models;
 /// Alone, among others, in another order, in shards: the same.
@@ -52,3 +54,5 @@ mod tokenizers;
 mod traps;
 /// Tasks in which the model writes; what it believes of its answers.
 mod written;
+/// lm-evaluation-harness's task files.
+mod yaml;

@@ -53,7 +53,7 @@ pub struct Turn {
     /// By filter, in the task's order; none where there is no gold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filtered: Vec<Filtered>,
-    /// What a judge gave it, and how many did.
+    /// What a judge gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
 }

@@ -1,5 +1,5 @@
 //! Where task files are: beside the study, or in the suites that are part of the program.
-use super::{data::Place, task::Task};
+use super::{data::Place, harness, task::Task};
 use crate::{mistake, mistake::Blame, mistake::nearest};
 use anyhow::Result;
 use include_dir::{Dir, include_dir};
@@ -52,7 +52,7 @@ pub fn built_in() -> Vec<String> {
 }
 
 /// The tasks that a study's word means: `microworld/facts`, `microworld/*`, one part of a task (`emergent/mmlu/virology`,
-/// `emergent/mmlu/*`), or a path to a `.toml` file.
+/// `emergent/mmlu/*`), or a path to a `.toml` file or to one of lm-evaluation-harness's `.yaml`.
 pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
     if word.ends_with(".toml") {
         let path = folder.join(word);
@@ -68,6 +68,9 @@ pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
             place,
         }]);
     }
+    if word.ends_with(".yaml") || word.ends_with(".yml") {
+        return harness::find(&folder.join(word));
+    }
     if let (Some((task, part)), true) = (word.rsplit_once('/'), word.matches('/').count() > 1) {
         return parts(word, task, part, folder);
     }
@@ -77,7 +80,7 @@ pub fn find(word: &str, folder: &Path) -> Result<Vec<Found>> {
     if found.is_empty() {
         let names = all.iter().map(String::as_str);
         mistake!(
-            "no task `{word}`{}; there are: {}; or a path to a .toml file",
+            "no task `{word}`{}; there are: {}; or a path to a .toml or .yaml file",
             nearest(word, names),
             all.join(", ")
         );

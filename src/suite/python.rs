@@ -71,6 +71,10 @@ pub fn install(environment: &mut Environment) {
         Ok::<_, Error>(text.trim_matches(cut).to_string())
     });
     environment.add_function("shuffled", shuffled);
+    environment.add_function("field", field);
+    environment.add_filter("words", words);
+    environment.add_filter("told", told);
+    environment.add_filter("answers", answers);
 }
 
 /// A value, but none that is not there: filters of ours are as strict about names as a template is.
@@ -92,6 +96,46 @@ fn shuffled(list: &Value, seed: &Value) -> Result<Value, Error> {
     let mut items: Vec<Value> = known(list)?.try_iter()?.collect();
     random.shuffle(&mut items);
     Ok(Value::from(items))
+}
+
+/// What lm-evaluation-harness makes of a text without braces: the item's field of that name, else the text itself.
+fn field(state: &State, name: &str) -> Value {
+    match state.lookup(name) {
+        // A function of Jinja's is no field.
+        Some(value) if !value.is_undefined() && value.kind() != ValueKind::Plain => value,
+        _ => name.into(),
+    }
+}
+
+/// A text as it stands, and nothing else.
+fn words(value: &Value) -> Result<Value, Error> {
+    match (value.as_str(), value.kind()) {
+        (Some(_), _) => Ok(value.clone()),
+        (_, ValueKind::Number | ValueKind::Bool) => Err(wrong(format!(
+            "{value} where a text belongs; the index of one of several contexts is said in TOML: `prompts` and `ending`"
+        ))),
+        _ => Err(wrong(format!("{value} where a text belongs"))),
+    }
+}
+
+/// What a field says of the right ending: an index, or, where it is a text, digits too, that ending's own text.
+fn told(value: &Value) -> Result<Value, Error> {
+    match (value.as_str(), value.kind()) {
+        (Some(text), _) => Ok(Value::from(BTreeMap::from([("label".to_string(), Value::from(text))]))),
+        (_, ValueKind::Number | ValueKind::Bool | ValueKind::Seq) => Ok(value.clone()),
+        _ => Err(wrong(format!("{value} is neither an index nor an ending"))),
+    }
+}
+
+/// What is compared with a written answer: a text, or a list of them, which may be written as Python writes one.
+fn answers(value: &Value) -> Result<Value, Error> {
+    match (known(value)?.as_str(), value.kind()) {
+        (Some(text), _) if text.len() >= 2 && text.starts_with('[') && text.ends_with(']') => {
+            Ok(literal(text).unwrap_or_else(|_| value.clone()))
+        }
+        (_, ValueKind::String | ValueKind::Seq) => Ok(value.clone()),
+        _ => Ok(value.to_string().into()),
+    }
 }
 
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {

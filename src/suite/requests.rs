@@ -8,6 +8,7 @@ use super::{
     data::{Items, Part},
     dialogue::{Dialogue, Temperature},
     fewshot::Draws,
+    python,
     task::Task,
     template::Template,
 };
@@ -303,7 +304,7 @@ impl Options {
     fn render(&self, row: &Value) -> Result<Vec<String>> {
         let (key, value) = match self {
             Self::Each(each) => return each.iter().map(|t| t.text(row)).collect(),
-            Self::List(key, template) => (key, template.value(row)?),
+            Self::List(key, template) => (key, listed(template.value(row)?)),
             Self::Answers(template) => {
                 return match template.value(row)? {
                     Value::Array(list) => list.into_iter().map(answer).collect(),
@@ -316,6 +317,45 @@ impl Options {
             Some(Some(texts)) => Ok(texts),
             _ => mistake!("`{key}` gives {value}, which is no list of texts"),
         }
+    }
+}
+
+/// A list that is written as Python writes one, or a table's values, as a list.
+fn listed(value: Value) -> Value {
+    let read = value.as_str().and_then(|text| serde_json::to_value(python::literal(text).ok()?).ok());
+    match read.unwrap_or(value) {
+        Value::Object(table) => table.into_iter().map(|(_, value)| value).collect(),
+        value => value,
+    }
+}
+
+/// The right endings as `gold` says them: an index, the text of one, or a list of either.
+fn right(gold: &Value, endings: &[String]) -> Result<Vec<usize>> {
+    let labelled = |text: &str| match endings.iter().position(|e| e == text) {
+        Some(at) => Ok(vec![at]),
+        None => mistake!("`gold` is `{text}`: neither an index nor one of {} endings", endings.len()),
+    };
+    let index = match gold {
+        Value::Number(n) => n.as_u64(),
+        Value::Bool(b) => Some(u64::from(*b)),
+        Value::String(text) => match (text.trim().parse().ok(), listed(gold.clone())) {
+            (Some(n), _) => Some(n),
+            (None, list @ Value::Array(_)) if text.starts_with('[') => return right(&list, endings),
+            _ => return labelled(text),
+        },
+        Value::Array(list) if !list.is_empty() && list.iter().all(|g| !g.is_array()) => {
+            return Ok(list.iter().map(|g| right(g, endings)).collect::<Result<Vec<_>>>()?.concat());
+        }
+        // As `told` gives it: digits that are no index.
+        Value::Object(table) => match table.get("label").and_then(Value::as_str) {
+            Some(text) => return labelled(text),
+            None => None,
+        },
+        _ => None,
+    };
+    match index {
+        Some(n) => Ok(vec![n as usize]),
+        None => mistake!("`gold` gives {gold}, which is neither an index nor an ending"),
     }
 }
 
@@ -480,7 +520,7 @@ impl<'a> Builder<'a> {
         let answers = written(&self.shots.answer, &self.endings)?;
         let options = prompts.len().max(answers.len());
         // An example that says its own answer need not say which of several is right.
-        let gold = if options == 1 { 0 } else { self.golds(&row, options)?[0] };
+        let gold = if options == 1 { 0 } else { self.golds(&row, &answers, options)?[0] };
         if prompts.is_empty() || answers.is_empty() || options <= gold {
             mistake!("{} endings, and gold is number {gold}", answers.len());
         }
@@ -494,15 +534,15 @@ impl<'a> Builder<'a> {
 
     fn say(&self, row: &Value) -> Result<Said> {
         let (prompts, endings) = (self.prompts.render(row)?, self.endings.render(row)?);
-        let golds = self.golds(row, endings.len().max(prompts.len()))?;
+        let golds = self.golds(row, &endings, endings.len().max(prompts.len()))?;
         Ok(Said { prompts, endings, golds })
     }
 
     /// The right ones of so many options.
-    fn golds(&self, row: &Value, options: usize) -> Result<Vec<usize>> {
+    fn golds(&self, row: &Value, endings: &[String], options: usize) -> Result<Vec<usize>> {
         Ok(match &self.right {
             Right::Only => vec![0],
-            Right::Index(gold) => vec![gold.index(row)?],
+            Right::Index(gold) => right(&gold.value(row)?, endings)?,
             Right::Labels(labels) => marked(&labels.value(row)?, options)?,
         })
     }

@@ -2,7 +2,9 @@
 use super::{
     ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
+    made::Made,
     rows::{self, Cut, Layout},
+    split::Split,
     template::Template,
 };
 use crate::{hub::RepoId, mistake, mistake::Blame};
@@ -27,8 +29,8 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
-    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
-    /// have `part` and `title`.
+    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, or made once
+    /// for each, and templates have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
     /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
@@ -139,7 +141,7 @@ pub enum Sampler {
     FirstN,
 }
 
-/// `[data.file]`, `[data.hub]` or `[[data.items]]`.
+/// `[data.file]`, `[data.hub]`, `[data.made]` or `[[data.items]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Data {
@@ -149,8 +151,12 @@ pub enum Data {
     File(FileData),
     /// Files of a dataset on the Hub.
     Hub(HubData),
+    /// Items drawn from a seed.
+    Made(Made),
     /// Rows written out here.
     Items(Vec<toml::Table>),
+    /// A split of a dataset on the Hub, whose files are looked for.
+    Split(Split),
 }
 
 /// See [`Data::File`].
@@ -172,7 +178,7 @@ pub struct FileData {
 }
 
 /// See [`Data::Hub`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubData {
     /// `org/name`.
@@ -200,6 +206,12 @@ pub enum Names {
     One(String),
     /// Its parts.
     Many(Vec<String>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
 }
 
 impl Names {
@@ -242,7 +254,9 @@ impl Data {
                 RepoId::dataset(&hub.repo, &hub.revision).blame("data.hub")?;
                 ("data.hub: `file`", &hub.file, hub.layout())
             }
+            Data::Made(made) => return made.check(),
             Data::Items(_) => return Ok(()),
+            Data::Split(split) => return split.check(),
         };
         if names.names().is_empty() {
             mistake!("{key} is empty");
@@ -272,7 +286,7 @@ impl Data {
         match self {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
-            Data::Items(_) => &[],
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => &[],
         }
     }
 
@@ -281,7 +295,7 @@ impl Data {
         match self {
             Data::File(file) => file.cut.as_ref(),
             Data::Hub(hub) => hub.cut.as_ref(),
-            Data::Items(_) => None,
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => None,
         }
     }
 
@@ -295,7 +309,7 @@ impl Data {
                     Names::Many(names) => Names::Many(names.iter().map(|n| n.replace(PART, part)).collect()),
                 };
             }
-            Data::Items(_) => {}
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => {}
         }
         data
     }
@@ -315,7 +329,10 @@ impl Task {
     /// Reads a task file; `label` is what errors call it.
     pub fn parse(label: &str, text: &str) -> Result<Self> {
         let task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
-        task.data.check().blame(format!("`{label}`"))?;
+        let pool = task.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        for data in std::iter::once(&task.data).chain(pool) {
+            data.check().blame(format!("`{label}`"))?;
+        }
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
@@ -356,7 +373,8 @@ impl Task {
         }
         let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
         for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
-            let Some(data) = data else { continue };
+            // What is made needs no path to tell parts apart.
+            let Some(data) = data.filter(|d| !matches!(d, Data::Made(_))) else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
             if open && self.parts.is_empty() {
                 mistake!("`{key}`: its path has `{PART}`, and the task has no `parts`");
@@ -418,6 +436,16 @@ impl Task {
     /// Whether examples are drawn from data of their own.
     pub fn has_pool(&self) -> bool {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
+    }
+
+    /// Names of the lists that made items, or made examples, draw from.
+    pub fn lists(&self) -> Vec<&str> {
+        let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        let made = std::iter::once(&self.data).chain(pool).filter_map(|data| match data {
+            Data::Made(made) => Some(made.lists.keys().map(String::as_str)),
+            _ => None,
+        });
+        made.flatten().collect()
     }
 
     /// Whether items are joined to one text, so that what is scored belongs to none of them.
