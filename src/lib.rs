@@ -26,6 +26,7 @@ pub mod results;
 pub mod report;
 
 pub mod gate;
+pub mod judge;
 
 pub mod study;
 

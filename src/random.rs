@@ -172,8 +172,13 @@ impl Random {
         )
     }
 
-    /// `choices(range(n), k=k)`: with replacement.
+    /// One of `choices(range(n), ...)`: with replacement.
+    pub fn choice(&mut self, n: usize) -> usize {
+        (self.unit() * n as f64) as usize
+    }
+
+    /// `choices(range(n), k=k)`.
     pub fn choices(&mut self, n: usize, k: usize) -> Vec<usize> {
-        (0..k).map(|_| (self.unit() * n as f64) as usize).collect()
+        (0..k).map(|_| self.choice(n)).collect()
     }
 }

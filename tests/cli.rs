@@ -1,10 +1,12 @@
 //! What people type and what they get: help, results on stdout, progress on stderr, exit codes.
 use crate::kit::{Desk, Ran, cell};
+use serde_json::Value;
 use std::{collections::BTreeMap, fs};
 
 /// A contract: people's scripts read them.
 const COLUMNS: &str = "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,\
-                       ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds";
+                       ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,\
+                       profile";
 
 #[test]
 fn help_and_version() {
@@ -243,6 +245,7 @@ fn a_task_has_parts_and_examples_wherever_its_data_is() {
         "{}",
         env[0]["task"]
     );
+    parts_are_on_disk(&desk, &env[0]);
     // The same by name; `{part}` says where each is.
     let (items, pool) =
         (desk.arg("data/ask/far/{part}/items.jsonl"), desk.arg("data/ask/far/{part}/pool.jsonl"));
@@ -266,6 +269,45 @@ fn a_task_has_parts_and_examples_wherever_its_data_is() {
         .expect(2)
         .says(&["{part}"]);
     named("bad", &["data.ask-shots=x"]).expect(2).says(&["ask-shots", "ask-fewshot"]);
+    // Parts of other sizes, each counting the same.
+    let text = std::fs::read_to_string(desk.path("ask.toml")).unwrap();
+    desk.write("ask.toml", text.replace("version = 1\n", "version = 1\nweigh = 'parts'\n"));
+    desk.write("data/ask/far/up/items.jsonl", row("Two and two is", "up"));
+    named("even", &[&sets[0], &sets[1]]).expect(0);
+    let even = &crate::kit::records(&desk.path("even"))[0];
+    let ppl = |of: &Value| of["perplexity"]["value"].as_f64().unwrap().ln();
+    let mean = (ppl(&even["parts"]["up"]) + ppl(&even["parts"]["down"])) / 2.;
+    assert!((ppl(&even["metrics"]) - mean).abs() < 1e-12);
+    assert_eq!(even["metrics"]["acc"]["n"], 3);
+    desk.write("ask.toml", text.replace("version = 1\n", "version = 1\nweigh = 'size'\n"));
+    desk.go().expect(2).says(&["ask.toml", "size", "items", "parts"]);
+}
+
+/// A record's parts, its items' and `parts.csv` say the same.
+fn parts_are_on_disk(desk: &Desk, record: &Value) {
+    let parts = record["parts"].as_object().unwrap();
+    // In the task's order.
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["up", "down"]);
+    let folder = desk.path("env");
+    let items = folder.join("items").join(format!("{}.jsonl", record["cell"].as_str().unwrap()));
+    let items: Vec<Value> =
+        std::fs::read_to_string(items).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let table = std::fs::read_to_string(folder.join("parts.csv")).unwrap();
+    assert!(table.starts_with("part,model,recipe,suite,task,metric,higher_is_better,value,stderr,n,full,"));
+    let rows: Vec<BTreeMap<String, String>> =
+        csv::Reader::from_reader(table.as_bytes()).deserialize().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 4);
+    for (part, metrics) in parts {
+        let mine = items.iter().filter(|i| i["part"] == **part);
+        let losses: Vec<f64> = mine.map(|i| i["shares"]["perplexity"][0].as_f64().unwrap()).collect();
+        let value = metrics["perplexity"]["value"].as_f64().unwrap();
+        assert!((value.ln() - losses.iter().sum::<f64>() / 2.).abs() < 1e-12 && losses.len() == 2);
+        assert_eq!(metrics["acc"]["n"], 2);
+        assert!(metrics["perplexity"]["stderr_lm_eval"].is_number());
+        let of = |r: &&BTreeMap<String, String>| r["part"] == *part && r["metric"] == "perplexity";
+        let row = rows.iter().find(of).unwrap();
+        assert_eq!((row["value"].parse::<f64>().unwrap(), &*row["n"], &*row["task"]), (value, "2", "ask"));
+    }
 }
 
 #[test]
@@ -318,4 +360,29 @@ fn data_that_is_nowhere_and_templates_that_are_none_are_found_at_once() {
     assert!(desk.run(&["plan", &study]).expect(2).out.contains("would fail"));
     desk.write("text.toml", format!("{}text = '{{{{ text'\n", crate::kit::TEXT));
     desk.run(&["plan", &study]).expect(2).says(&["text.toml", "`text`", "syntax error"]);
+}
+
+/// A study names the profile of all its tasks, and every row says which it was.
+#[test]
+fn a_study_has_a_profile() {
+    let desk = Desk::new();
+    desk.study(&["m"], &[], &["quiz.toml", "text.toml"]);
+    let values = |profile: &str| {
+        let out = desk.arg(profile);
+        let set = format!("profile={profile}");
+        desk.run(&["run", &desk.arg("study.toml"), "--out", &out, "--set", &set]).expect(0);
+        let table = desk.read(&format!("{profile}/table.csv"));
+        let mut table = csv::Reader::from_reader(table.as_bytes());
+        let rows = table.deserialize().map(Result::unwrap);
+        rows.map(|r: BTreeMap<String, String>| (r["metric"].clone(), r["profile"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let row = |metric: &str, profile: &str| (metric.to_string(), profile.to_string());
+    let text = row("perplexity", "");
+    assert_eq!(values("v0.3"), [row("acc", "lm-eval-0.3"), row("acc_norm", "lm-eval-0.3"), text.clone()]);
+    assert_eq!(values("opencompass"), [row("acc", "opencompass"), text]);
+    let study = desk.arg("study.toml");
+    desk.run(&["run", &study, "--set", "profile=v9"]).expect(2).says(&["`profile`", "lm-eval-0.4.9.2"]);
+    desk.write("quiz.toml", crate::kit::QUIZ.replace("gold =", "profile = 'opencompass'\ngold ="));
+    desk.run(&["run", &study]).expect(2).says(&["quiz.toml", "`acc_norm`", "gives `acc` alone"]);
 }

@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Result, bail};
 use bitsweep::{
     hub::{Hub, Settings},
+    mistake::is_mistake,
     suite::{
         Task,
         data::{self, Items, Place},
@@ -669,4 +670,40 @@ fn small_files_by_gits_hash() {
         Server::start(|request| Answer::file(request, b"{\"text\": \"a\"}", &git_sha1(b"{\"text\": \"a\"}")));
     let items = on_hub(&settings(&cache, &server.url), "'a.jsonl'").unwrap();
     assert_eq!(items.hash, sha256(b"{\"text\": \"a\"}"));
+}
+
+/// One file with the items of all parts: each finds its own, in its order; what a task does not ask about is left out.
+#[test]
+fn items_find_their_part_or_are_left_out() {
+    let head = "about = ''\nversion = 1\nmetrics = ['acc']\npart = '{{ kind }}'\nkeep = '{{ n != 3 }}'\n\
+                [parts]\nb = 'Bees'\na = 'Ants'\n";
+    let items: String = [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("b", 5)]
+        .iter()
+        .map(|(kind, n)| format!("[[data.items]]\nkind = '{kind}'\nn = {n}\n"))
+        .collect();
+    let ask = "[ask.choice]\nprompt = '{{ title }} {{ n }}'\nendings = ['x', 'y']\ngold = '0'\n";
+    let no_hub = || anyhow::bail!("no hub here");
+    let load = |text: &str| {
+        let task = Task::parse("t.toml", text).unwrap();
+        let place = data::Place::Folder("".into());
+        data::load("t.toml", &task, &place, &data::Instead::default(), &no_hub).map(|items| (task, items))
+    };
+    let (task, loaded) = load(&format!("{head}{items}{ask}")).unwrap();
+    let asked = bitsweep::suite::requests::questions(&task, &loaded, None).unwrap();
+    let prompts: Vec<&str> = asked.iter().map(|q| q.prompts[0].as_str()).collect();
+    assert_eq!(prompts, ["Bees 2", "Bees 5", "Ants 1", "Ants 4"]);
+    assert_eq!(loaded.part_names(Some(1)), ["b", "a"]);
+    assert!(task.more().unwrap().to_string().contains("{{ n != 3 }}"));
+    for (from, to, says) in [
+        ("b = 'Bees'\n", "", "item 2: no part `b`"),
+        ("n != 3", "n > 9", "`keep` leaves none of its 5 items"),
+    ] {
+        let error = load(&format!("{head}{items}{ask}").replace(from, to)).unwrap_err();
+        assert!(is_mistake(&error) && format!("{error:#}").contains(says), "{error:#}");
+    }
+    let error = Task::parse(
+        "t.toml",
+        &format!("about = ''\nversion = 1\nmetrics = ['acc']\npart = 'a'\n{items}{ask}"),
+    );
+    assert!(format!("{:#}", error.unwrap_err()).contains("the task has no `parts`"));
 }

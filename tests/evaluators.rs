@@ -295,3 +295,27 @@ fn llama_cpps_own_error_treats_tokens_as_independent() {
     let want = mean.exp() * (variance / (n - 1.)).sqrt();
     close(bitsweep::eval::metrics::independent_stderr(&outcomes).unwrap(), want);
 }
+
+/// OpenCompass scores prompt and ending as one text, and divides by all its tokens, the first of which nothing predicts.
+#[test]
+fn opencompass_divides_by_one_token_more_than_it_predicts() {
+    let mut lm = bytes(uniform);
+    let questions = [Question::new("ab", " ", &["c", "defg"], 1)];
+    let all = choice::run(&mut lm, &questions, Profile::OpenCompass).unwrap();
+    let texts: Vec<Vec<u32>> = lm.asked.iter().map(|s| s.tokens.clone()).collect();
+    assert_eq!(texts, [lm.encode("ab c", true).unwrap(), lm.encode("ab defg", true).unwrap()]);
+    assert!(lm.asked.iter().all(|s| s.predict == (1..s.tokens.len())));
+    let Outcome::Choice(answer) = &all[0].1 else { panic!() };
+    for (score, tokens) in answer.log_probs.iter().zip([5., 8.]) {
+        close(*score, -256f64.ln() * (tokens - 1.) / tokens);
+    }
+    // Of equal losses a token, the shorter text has the better score: its one token too many weighs more.
+    assert_eq!(answer.best(|_| 1.), 0);
+
+    // Too long: the left goes, BOS stays.
+    let mut lm = bytes(uniform);
+    lm.context = 5;
+    let long = [Question::new("abcdefgh", "", &["i", "j"], 0)];
+    choice::run(&mut lm, &long, Profile::OpenCompass).unwrap();
+    assert_eq!(lm.asked[0].tokens, [BOS, 102, 103, 104, 105]);
+}

@@ -165,7 +165,8 @@ fn settings(text: &str) -> Generate {
 }
 
 fn ask(prompt: &str, gold: &[&str]) -> Question {
-    Question { prompt: prompt.into(), gold: gold.iter().map(|g| g.to_string()).collect() }
+    let gold = gold.iter().map(|g| g.to_string()).collect();
+    Question { prompt: prompt.into(), gold, ..Question::default() }
 }
 
 fn answers(outcomes: &Outcomes) -> Vec<&Answer> {
@@ -308,13 +309,14 @@ const EOS: u32 = 256;
 const MARK: u32 = 257;
 
 /// Bytes are tokens; each prompt is answered by a text written down here.
-struct Script {
+pub struct Script {
     texts: Vec<Vec<u8>>,
     prompts: Vec<Vec<u32>>,
 }
 
 impl Script {
-    fn new(texts: &[&str]) -> Self {
+    /// The first prompt is answered by the first text, and so on, and round again.
+    pub fn new(texts: &[&str]) -> Self {
         Self { texts: texts.iter().map(|t| t.as_bytes().to_vec()).collect(), prompts: Vec::new() }
     }
 }

@@ -249,7 +249,7 @@ pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             let bytes = fs::read(&path).unwrap();
             let bytes = match name.as_str() {
                 "records.jsonl" => timeless(&String::from_utf8(bytes).unwrap()).into_bytes(),
-                "table.csv" => without_last_column(&String::from_utf8(bytes).unwrap()).into_bytes(),
+                "table.csv" => without_seconds(&bytes),
                 _ => bytes,
             };
             all.insert(name, bytes);
@@ -269,8 +269,15 @@ fn timeless(records: &str) -> String {
     text
 }
 
-fn without_last_column(csv: &str) -> String {
-    csv.lines().map(|l| l.rsplit_once(',').map_or(l, |(a, _)| a).to_string() + "\n").collect()
+fn without_seconds(table: &[u8]) -> Vec<u8> {
+    let mut reader = csv::Reader::from_reader(table);
+    let at = reader.headers().unwrap().iter().position(|name| name == "seconds").unwrap();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in std::iter::once(reader.headers().unwrap().clone()).chain(reader.records().map(Result::unwrap))
+    {
+        writer.write_record(row.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, cell)| cell)).unwrap();
+    }
+    writer.into_inner().unwrap()
 }
 
 /// Two folders hold the same, seconds aside.

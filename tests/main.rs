@@ -9,6 +9,8 @@ mod cli;
 mod common;
 /// Rows from every kind of file, from disk and from the Hub; files that are none.
 mod data;
+/// Talks, and what a judge makes of them.
+mod dialogue;
 /// A window of cached decoding is the full pass; a reference form is the fused one.
 mod engine;
 /// Metrics and evaluators, against models written by hand.
@@ -24,8 +26,12 @@ mod kit;
 mod language;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// Items drawn from a seed, and the suite `long`.
+mod made;
 /// Every family, and repositories as they are, through the command line.
 mod models;
+/// Alone, among others, in another order, in shards: the same.
+mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 /// Same records, same bytes.
@@ -46,5 +52,7 @@ mod tidy;
 mod tokenizers;
 /// lm-evaluation-harness on texts made to trip a tokenizer.
 mod traps;
+/// Tasks in which the model writes; what it believes of its answers.
+mod written;
 /// lm-evaluation-harness's task files.
 mod yaml;

@@ -2,7 +2,8 @@
 use bitsweep::{
     report::{self, frame::Frame, table},
     results::{
-        Cost, Item, MadeBy, MetricInfo, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store, TaskInfo, Value,
+        Cost, Item, MadeBy, MetricInfo, ModelInfo, Parts, RecipeInfo, Record, SCHEMA, Status, Store,
+        TaskInfo, Value,
     },
     stats::{self, Scale, Share},
 };
@@ -46,10 +47,12 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             ability: "basic".into(),
             chance: metric.1.then_some(0.25),
             protocol: String::new(),
+            profile: None,
             data: "feed".into(),
             metrics: vec![MetricInfo { name: metric.0.into(), higher_is_better: metric.1, scale: metric.2 }],
         },
         status: Status::Failed { why: "not run".into() },
+        parts: Parts::default(),
         cost: Cost { seconds: 0.125 },
         made_by: MadeBy {
             version: "0.1.0".into(),
@@ -64,6 +67,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
 fn items(shares: &[Share], metric: &str) -> Vec<Item> {
     let item = |(i, s): (usize, &Share)| Item {
         item: format!("{:04x}", i * 7919 % 65536),
+        part: None,
         outcome: serde_json::Value::Null,
         shares: BTreeMap::from([(metric.to_owned(), *s)]),
     };
@@ -74,7 +78,7 @@ fn items(shares: &[Share], metric: &str) -> Vec<Item> {
 fn done(mut record: Record, shares: &[Share]) -> (Record, Vec<Item>) {
     let metric = &record.task.metrics[0];
     let e = stats::ratio(shares, metric.scale).unwrap();
-    let value = Value { value: e.value, stderr: e.stderr, stderr_iid: None, n: e.n };
+    let value = Value { value: e.value, stderr: e.stderr, n: e.n, ..Value::default() };
     let items = items(shares, &metric.name);
     record.status = Status::Done { metrics: BTreeMap::from([(metric.name.clone(), value)]) };
     (record, items)
@@ -147,7 +151,7 @@ fn columns_are_the_contract() {
     assert_eq!(
         csv.lines().next().unwrap(),
         "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,ability,metric,\
-         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds"
+         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,profile"
     );
     let rows = csv_rows(&csv);
     assert_eq!(rows.len(), 6 * 4);
@@ -178,7 +182,7 @@ fn floats_read_back_exactly() {
         r.status = Status::Done {
             metrics: BTreeMap::from([(
                 "acc".to_owned(),
-                Value { value, stderr: Some(value / 7.), stderr_iid: None, n: 2 },
+                Value { value, stderr: Some(value / 7.), n: 2, ..Value::default() },
             )]),
         };
         store.push(&r, &[]).unwrap();
@@ -303,6 +307,41 @@ fn errors_of_ratios_know_the_pairing() {
     let z = (mb - ma) / (n / (n - 1.) * sum).sqrt();
     let p = libm::erfc(z / 2f64.sqrt());
     assert!(p < 0.01 && (frame.rows[1].p_value.unwrap() / p - 1.).abs() < 1e-9);
+}
+
+#[test]
+fn parts_have_a_table_of_their_own() {
+    let dir = folder();
+    let store = Store::create(dir.path()).unwrap();
+    for (cell, recipe, outcomes) in [("f", "full", "11111111110000"), ("c", "w4", "00000000010001")] {
+        let (mut r, mut items) = done(record(cell, "m", recipe, "t", ACC), &right(outcomes));
+        let at = |part: std::ops::Range<usize>| {
+            let e = stats::ratio(&right(&outcomes[part]), ACC.2).unwrap();
+            let value = Value { value: e.value, stderr: e.stderr, n: e.n, ..Value::default() };
+            BTreeMap::from([("acc".to_owned(), value)])
+        };
+        r.parts = Parts(vec![("zeta".into(), at(0..10)), ("eta".into(), at(10..14))]);
+        for (i, item) in items.iter_mut().enumerate() {
+            item.part = Some(if i < 10 { "zeta" } else { "eta" }.into());
+        }
+        store.push(&r, &items).unwrap();
+    }
+    let files = files(&report::draw(&store).unwrap());
+    let rows = csv_rows(std::str::from_utf8(&files["parts.csv"]).unwrap());
+    let names: Vec<_> = rows.iter().map(|r| format!("{} {}", r["recipe"], r["part"])).collect();
+    assert_eq!(names, ["full zeta", "full eta", "w4 zeta", "w4 eta"]);
+    assert_eq!(
+        (&*rows[2]["value"], &*rows[2]["full"], &*rows[2]["delta"], &*rows[2]["n"]),
+        ("0.1", "1", "-0.9", "10")
+    );
+    // Nine of nine lost: 2 / 2^9. In the other part one of one is won.
+    assert_eq!((&*rows[2]["p_value"], &*rows[3]["p_value"], &*rows[1]["p_value"]), ("0.00390625", "1", ""));
+    // A report of records without parts leaves no table of an earlier one's.
+    let (plain, items) = done(record("f", "m", "full", "t", ACC), &right("10"));
+    fs::remove_file(dir.path().join("records.jsonl")).unwrap();
+    store.push(&plain, &items).unwrap();
+    report::draw(&store).unwrap();
+    assert!(!dir.path().join("parts.csv").exists());
 }
 
 #[test]

@@ -465,6 +465,7 @@ fn task_files_are_strict() {
         ),
         ("[fewshot]\nn = 2\n", "[parts]\nx = 'X'\n", &["data", "{part}"]),
         ("[fewshot]\nn = 2\n", "[parts]\nx = 1\n", &["parts.x"]),
+        ("version = 1\n", "version = 1\nweigh = 'parts'\n", &["weigh", "none"]),
         ("[fewshot]\nn = 2\n", "[fields]\nx = '{{ a'\n", &["x"]),
         ("gold = '0'\n", "", &["gold", "labels"]),
         ("gold = '0'", "gold = '0'\nlabels = '{{ l }}'", &["gold", "labels"]),
@@ -566,6 +567,10 @@ fn scores_are_those_of_the_shared_vectors() {
     close("pooled error", pooled.stderr.unwrap(), &case["value"]);
     close("weighted mean", pooled.value, &case["agg_weighted"]);
     assert_eq!(stats::pooled(&[]), None);
+    let even = stats::pooled_evenly(&[(0.5, 0.3, 10), (1., 0.4, 90)]).unwrap();
+    assert_eq!((even.value, even.n), (0.75, 100));
+    assert!((even.stderr.unwrap() - 0.25).abs() < 1e-15);
+    assert_eq!(stats::pooled_evenly(&[]), None);
     assert_eq!(stats::bootstrap(&[], 10, perplexity), None);
 }
 

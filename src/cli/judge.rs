@@ -53,7 +53,7 @@ impl Judge {
         let judge = self.judge.as_deref().unwrap_or_default();
         if let Some(path) = &self.write {
             // Whoever it will be: what anybody has judged stays.
-            let bench = Bench::unjudged(&store)?;
+            let bench = Bench::by_anyone(&store)?;
             let cases = bench.open_cases(&prompts)?;
             let text: String = cases
                 .iter()

@@ -11,6 +11,7 @@ macro_rules! say {
 }
 
 mod gate;
+mod judge;
 mod list;
 mod plan;
 mod progress;
@@ -81,6 +82,8 @@ enum Verb {
     Report(report::Report),
     /// Compare records with a baseline
     Gate(gate::Gate),
+    /// Have the answers of dialogue tasks judged
+    Judge(judge::Judge),
     /// What there is: families, methods, formats, tasks, metrics, charts, models, studies
     List(list::List),
 }
@@ -172,6 +175,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Plan(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Gate(verb) => verb.run(),
+        Verb::Judge(verb) => verb.run(),
         Verb::List(verb) => verb.run(),
     };
     let exit = result.unwrap_or_else(|e| {
@@ -187,8 +191,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 /// `bitsweep study.toml` means `bitsweep run study.toml`.
 fn with_verb(mut args: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 10] =
-        ["run", "plan", "report", "gate", "list", "help", "-h", "--help", "-V", "--version"];
+    const KNOWN: [&str; 11] =
+        ["run", "plan", "report", "gate", "judge", "list", "help", "-h", "--help", "-V", "--version"];
     let verb = args.get(1).and_then(|a| a.to_str());
     if !verb.is_some_and(|v| KNOWN.contains(&v)) {
         args.insert(1.min(args.len()), "run".into());

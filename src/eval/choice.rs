@@ -20,7 +20,7 @@ pub struct Answer {
     /// The other right ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<usize>,
-    /// Sum of the tokens' log-probabilities, nats.
+    /// Sum of the tokens' log-probabilities, nats; in the profile `opencompass` their mean, of prompt and ending.
     pub log_probs: Vec<f64>,
     /// Whether every token was the likeliest.
     pub greedy: Vec<bool>,
@@ -100,6 +100,20 @@ fn list(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// OpenCompass's `_get_ppl`, with the sign of a log-likelihood: the sum over what is predicted of prompt and ending, divided
+/// by all their tokens, of which the first is not predicted. Too long a text loses its left, and keeps BOS.
+fn whole(lm: &dyn Lm, context: &str, continuation: &str) -> Result<Sequence> {
+    let mut tokens = lm.encode(&format!("{context}{continuation}"), true)?;
+    let cut = tokens.len().saturating_sub(lm.context());
+    let begun = usize::from(lm.prefix().is_some_and(|p| tokens.first() == Some(&p)));
+    tokens.drain(begun..begun + cut);
+    if tokens.len() < 2 {
+        mistake!("the text `{context}{continuation}` has no token that is predicted from another");
+    }
+    let predict = 1..tokens.len();
+    Ok(Sequence { tokens, predict })
+}
+
 /// The log-likelihood of every continuation after its context, item by item, and whether it is the greedy one.
 pub(super) fn requests<'a>(
     lm: &mut dyn Lm,
@@ -110,7 +124,10 @@ pub(super) fn requests<'a>(
     for (i, pairs) in items.enumerate() {
         counts.push(pairs.len());
         for (context, continuation) in pairs {
-            let sequence = request(lm, context, &continuation, profile);
+            let sequence = match profile {
+                Profile::OpenCompass => whole(lm, context, &continuation),
+                _ => request(lm, context, &continuation, profile),
+            };
             sequences.push(sequence.with_context(|| format!("item {}", i + 1))?);
         }
     }
@@ -118,7 +135,9 @@ pub(super) fn requests<'a>(
     lm.score(&sequences, &mut |i, logits| {
         let s = &sequences[i];
         let tokens = logits.score(&s.tokens[s.predict.clone()]);
-        scores.push((tokens.iter().map(|t| t.0).sum::<f64>(), tokens.iter().all(|t| t.1)));
+        let sum = tokens.iter().map(|t| t.0).sum::<f64>();
+        let by = if profile == Profile::OpenCompass { s.tokens.len() as f64 } else { 1. };
+        scores.push((sum / by, tokens.iter().all(|t| t.1)));
         Ok(())
     })?;
     let mut scores = scores.into_iter();

@@ -53,7 +53,7 @@ pub struct Turn {
     /// By filter, in the task's order; none where there is no gold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filtered: Vec<Filtered>,
-    /// What a judge gave it, and how many did.
+    /// What a judge gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
 }
@@ -84,7 +84,8 @@ pub fn run(
                 // A template writes its own special tokens.
                 fit(lm, lm.encode(&text, false)?, settings.limit)
             };
-            let (prompt, cut) = one().with_context(|| format!("item {}, turn {}", i + 1, turn + 1))?;
+            let (prompt, cut) =
+                one().with_context(|| format!("item {}, turn {}", talks[i].number + 1, turn + 1))?;
             prompts.push(prompt);
             cuts.push(cut);
         }
@@ -96,7 +97,7 @@ pub fn run(
                 top_k: settings.top_k,
                 top_p: settings.top_p,
             },
-            number: &|k, step| uniform([seed, going[k] as u64, turn as u64, step as u64]),
+            number: &|k, step| uniform([seed, talks[going[k]].number as u64, turn as u64, step as u64]),
         };
         let mut samples = write(lm, &prompts, &how)?;
         if let Some(full) = full.as_deref_mut() {

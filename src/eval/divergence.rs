@@ -89,7 +89,8 @@ fn gap(p: &[f32], q: &[f32], y: usize) -> Gap {
         tokens: 1,
         kl,
         kl_reverse,
-        js,
+        // No rounding makes a distance of nothing, or less.
+        js: if p == q { 0. } else { js.max(0.) },
         same_top: usize::from(top(p) == top(q)),
         delta_p,
         delta_p2: delta_p * delta_p,

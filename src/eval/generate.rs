@@ -78,6 +78,12 @@ pub struct Filtered {
     pub answers: Vec<String>,
     /// The share of them that is gold.
     pub exact: f64,
+    /// The share of them in which a gold one stands.
+    #[serde(default)]
+    pub contains: f64,
+    /// The same of texts as SQuAD's script normalizes them.
+    #[serde(default)]
+    pub subspan: f64,
     /// The share of them in which it did not find what it looked for.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unparsed: f64,
@@ -100,21 +106,22 @@ pub fn run(
 ) -> Result<Outcomes> {
     let chains = chains(&settings.filters)?;
     let same = Same::new(&settings.exact_match)?;
-    let (mut prompts, mut cuts) = (Vec::new(), Vec::new());
-    for (i, q) in questions.iter().enumerate() {
-        for text in std::iter::once(&q.prompt).chain(&q.before) {
-            let (prompt, cut) = request(lm, text, settings).with_context(|| format!("item {}", i + 1))?;
+    let (mut prompts, mut cuts, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for q in questions {
+        for (text, first) in std::iter::once(&q.prompt).chain(&q.before).zip([0, settings.samples]) {
+            let (prompt, cut) =
+                request(lm, text, settings).with_context(|| format!("item {}", q.number + 1))?;
             cuts.push(cut);
             prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+            places.extend((first..first + settings.samples).map(|sample| [q.number as u64, sample as u64]));
         }
     }
     let draw = Draw { temperature: settings.temperature, top_k: settings.top_k, top_p: settings.top_p };
-    let of = settings.samples;
     let how = How {
         stop: &settings.stop,
         limit: settings.limit,
         draw: &|_| draw,
-        number: &|i, step| uniform([seed, (i / of) as u64, (i % of) as u64, step as u64]),
+        number: &|i, step| uniform([seed, places[i][0], places[i][1], step as u64]),
     };
     let mut samples = write(lm, &prompts, &how)?;
     if let Some(full) = full {
@@ -157,14 +164,17 @@ pub(super) fn chains(filters: &[Filter]) -> Result<Vec<Chain>> {
 
 pub(super) fn filter(chain: &Chain, same: &Same, samples: &[Sample], gold: &[String]) -> Result<Filtered> {
     let answers = chain.parse(samples.iter().map(|s| s.text.clone()).collect())?;
-    let mut right = 0;
+    let mut right = [0; 3];
     for answer in &answers {
-        right += usize::from(same.any(&answer.text, gold)?);
+        right[0] += usize::from(same.any(&answer.text, gold)?);
+        right[1] += usize::from(same.within(&answer.text, gold)?);
+        right[2] += usize::from(same.subspan(&answer.text, gold)?);
     }
     let share = |count: usize| count as f64 / answers.len().max(1) as f64;
-    let (exact, unparsed) = (share(right), share(answers.iter().filter(|a| !a.found).count()));
+    let [exact, contains, subspan] = right.map(share);
+    let unparsed = share(answers.iter().filter(|a| !a.found).count());
     let answers = answers.into_iter().map(|a| a.text).collect();
-    Ok(Filtered { filter: chain.name.clone(), answers, exact, unparsed })
+    Ok(Filtered { filter: chain.name.clone(), answers, exact, contains, subspan, unparsed })
 }
 
 /// Tokens of a prompt with room for the answer, and how many had to go.

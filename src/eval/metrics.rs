@@ -204,6 +204,22 @@ pub static METRICS: &[Metric] = &[
         share: |o| unparsed(o, None),
     },
     Metric {
+        name: "contains",
+        about: "share of answers that a gold one stands in, after the first filter; ignores what `exact_match` ignores",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([a.filtered.first()?.contains, 1.])),
+    },
+    Metric {
+        name: "best_subspan_em",
+        about: "the same of texts as SQuAD's script normalizes them: case, punctuation, articles, spaces",
+        of: &["generate"],
+        higher_is_better: true,
+        scale: Scale::Plain,
+        share: |o| generated(o, |a| Some([a.filtered.first()?.subspan, 1.])),
+    },
+    Metric {
         name: "same_tokens",
         about: "tokens before the first that full precision would have written otherwise, a sample",
         of: &["generate", "dialogue"],

@@ -34,7 +34,12 @@ const LARGEST: u64 = 16 << 20;
 
 impl Endpoint {
     /// Asks all, and hands over each judgement as it comes. The first failure ends it; what came before is handed over.
-    pub fn ask(&self, cases: &[Case], hash: &str, keep: &mut dyn FnMut(Judgement) -> Result<()>) -> Result<()> {
+    pub fn ask(
+        &self,
+        cases: &[Case],
+        hash: &str,
+        keep: &mut dyn FnMut(Judgement) -> Result<()>,
+    ) -> Result<()> {
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder()
                 .timeout_global(Some(Duration::from_secs(600)))
@@ -95,7 +100,10 @@ impl Endpoint {
             let why = match self.once(agent, &url, &body.to_string()) {
                 Ok((200, text)) => match content(&text) {
                     Some(said) => return Ok(said),
-                    None => mistake!("judge `{url}` answers without `choices[0].message.content`: {}", short(&text)),
+                    None => mistake!(
+                        "judge `{url}` answers without `choices[0].message.content`: {}",
+                        short(&text)
+                    ),
                 },
                 Ok((status, text)) => {
                     let why = format!("status {status}: {}", short(&text));

@@ -159,9 +159,19 @@ impl<'a> Bench<'a> {
     /// Reads a folder. Judgements of another judge, or made with other prompts, are a mistake: scores of two judges cannot be
     /// compared. `again` drops them.
     pub fn open(store: &'a Store, who: (&str, &str), again: bool) -> Result<Self> {
+        Self::of(store, Some(who), again)
+    }
+
+    /// Reads a folder, whoever judged it.
+    pub fn by_anyone(store: &'a Store) -> Result<Self> {
+        Self::of(store, None, false)
+    }
+
+    fn of(store: &'a Store, who: Option<(&str, &str)>, again: bool) -> Result<Self> {
         let records = store.records()?;
         let judged = |r: &Record| {
-            matches!(r.status, Status::Done { .. }) && r.task.metrics.iter().any(|m| METRICS.contains(&&*m.name))
+            matches!(r.status, Status::Done { .. })
+                && r.task.metrics.iter().any(|m| METRICS.contains(&&*m.name))
         };
         let records: Vec<Record> = records.into_iter().filter(judged).collect();
         if records.is_empty() {
@@ -181,7 +191,7 @@ impl<'a> Bench<'a> {
             for (i, line) in lines(&path)?.into_iter().enumerate() {
                 let at = || format!("`{}` line {}", path.display(), i + 1);
                 let j: Judgement = serde_json::from_str(&line).blame(at())?;
-                if (j.judge.as_str(), j.prompts.as_str()) != who {
+                if let Some(who) = who.filter(|&who| (j.judge.as_str(), j.prompts.as_str()) != who) {
                     mistake!(
                         "{}: judged by `{}`{}; --again forgets all judgements of the folder",
                         at(),
@@ -241,15 +251,16 @@ impl<'a> Bench<'a> {
         let path = self.store.dir().join(FILE);
         let line = format!("{}\n", serde_json::to_string(&judgement)?);
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).blame(format!("`{}`", path.display()))?;
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .blame(format!("`{}`", path.display()))?;
         self.done.insert(judgement.of(), judgement);
         Ok(())
     }
 
     /// Reads what was judged elsewhere: lines of JSON with `cell`, `item`, `turn`, and `score` or the judge's `text`.
     pub fn read(&mut self, path: &Path, judge: &str, prompts: &Prompts) -> Result<()> {
-        let known: BTreeSet<Key> =
-            self.all(prompts)?.into_iter().map(|c| (c.cell, c.item, c.turn)).collect();
+        let known: BTreeSet<Key> = self.all(prompts)?.into_iter().map(|c| (c.cell, c.item, c.turn)).collect();
         if !path.is_file() {
             mistake!("`{}` is no file", path.display());
         }
@@ -370,8 +381,8 @@ fn value(record: &mut Record, items: &[Item]) {
         if let Some(v) = of(&mut items.iter(), &metric.name, metric.scale) {
             metrics.insert(metric.name.clone(), v);
         }
-        for (part, values) in record.parts.iter_mut() {
-            let mut its = items.iter().filter(|i| i.part.as_deref() == Some(part));
+        for (part, values) in &mut record.parts.0 {
+            let mut its = items.iter().filter(|i| i.part.as_deref() == Some(part.as_str()));
             values.remove(&metric.name);
             if let Some(v) = of(&mut its, &metric.name, metric.scale) {
                 values.insert(metric.name.clone(), v);

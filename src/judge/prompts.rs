@@ -100,7 +100,9 @@ impl Prompts {
                     (1, true) => "single-math-v1",
                     (2, false) => "single-v1-multi-turn",
                     (2, true) => "single-math-v1-multi-turn",
-                    _ => mistake!("the file of prompts has some for one or two turns, and this is turn {turns}"),
+                    _ => mistake!(
+                        "the file of prompts has some for one or two turns, and this is turn {turns}"
+                    ),
                 };
                 let Some(pair) = file.get(name) else {
                     let names: Vec<&str> = file.keys().map(String::as_str).collect();
@@ -212,6 +214,8 @@ mod tests {
         let (_, plain) = ours.ask(&talk(vec!["", ""])).unwrap();
         let (_, compared) = ours.ask(&talk(vec!["", "two"])).unwrap();
         assert!(!plain.contains("Reference") && compared.contains("### Reference, turn 2\ntwo\n"));
-        assert!(!compared.contains("### Reference, turn 1") && compared.contains("### Assistant, turn 2\nb\n"));
+        assert!(
+            !compared.contains("### Reference, turn 1") && compared.contains("### Assistant, turn 2\nb\n")
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! A cell that failed or was skipped has its rows too, without values. Runs are paired item by item, by the items'
 //! hashes, so the order in which an evaluator wrote them does not matter.
 use crate::{
-    results::{Item, MetricInfo, Record, Status, Store},
+    results::{Item, MetricInfo, Record, Status, Store, Value},
     stats::{self, Share},
 };
 use anyhow::Result;
@@ -20,6 +20,8 @@ pub struct Frame {
     pub rows: Vec<Row>,
     /// What can stand in one table: one model, evaluated in one way.
     pub groups: Vec<Group>,
+    /// The same of each part of a task, by its name, where records have parts. In the order of `records`, then of parts.
+    pub parts: Vec<(String, Row)>,
     /// Where each record's rows begin, and one more.
     first: Vec<usize>,
 }
@@ -88,6 +90,7 @@ impl Frame {
     pub fn read(store: &Store) -> Result<Self> {
         let records = store.records()?;
         let mut rows = Vec::new();
+        let mut parts = Vec::new();
         let mut first = vec![0];
         for (i, record) in records.iter().enumerate() {
             let metrics = record.task.metrics.len();
@@ -96,21 +99,22 @@ impl Frame {
                 rows.push(empty.clone());
             }
             for m in 0..metrics {
-                let mut row = Row { metric: Some(m), ..empty.clone() };
-                if let Status::Done { metrics: values } = &record.status
-                    && let Some(v) = values.get(&record.task.metrics[m].name)
-                    && v.value.is_finite()
-                {
-                    row.value = Some(v.value);
-                    row.stderr = v.stderr.filter(|s| s.is_finite());
-                    row.n = Some(v.n);
-                }
-                rows.push(row);
+                let row = Row { metric: Some(m), ..empty.clone() };
+                let values = match &record.status {
+                    Status::Done { metrics } => Some(metrics),
+                    _ => None,
+                };
+                rows.push(row.with(values, &record.task.metrics[m]));
+            }
+            for (part, values) in &record.parts.0 {
+                let row = |m| Row { metric: Some(m), ..empty.clone() };
+                let of = |m: usize| row(m).with(Some(values), &record.task.metrics[m]);
+                parts.extend((0..metrics).map(|m| (part.clone(), of(m))));
             }
             first.push(rows.len());
         }
         let groups = groups(&records);
-        let mut frame = Self { records, rows, groups, first };
+        let mut frame = Self { records, rows, groups, parts, first };
         frame.compare(store)?;
         Ok(frame)
     }
@@ -194,10 +198,26 @@ impl Frame {
                         continue;
                     };
                     let paired = match (&full_items, &items) {
-                        (Some(a), Some(b)) => pair(a, b, metric),
+                        (Some(a), Some(b)) => pair(a, b, None, metric),
                         _ => None,
                     };
                     fill(&mut self.rows[at], &base, paired);
+                }
+                for at in 0..self.parts.len() {
+                    let (part, row) = &self.parts[at];
+                    if row.record != cell {
+                        continue;
+                    }
+                    let Some(metric) = self.metric(row) else { continue };
+                    let same = |(p, r): &&(String, Row)| {
+                        r.record == full && p == part && self.metric(r).is_some_and(|m| m.name == metric.name)
+                    };
+                    let Some((_, base)) = self.parts.iter().find(same).cloned() else { continue };
+                    let paired = match (&full_items, &items) {
+                        (Some(a), Some(b)) => pair(a, b, Some(part), metric),
+                        _ => None,
+                    };
+                    fill(&mut self.parts[at].1, &base, paired);
                 }
             }
         }
@@ -248,30 +268,42 @@ fn question(r: &Record) -> String {
     )
 }
 
-/// By metric, each item's hash and share, in an order that depends on nothing but their content.
-type Shares = BTreeMap<String, Vec<(String, Share)>>;
+impl Row {
+    /// With the value that is among `values`, if there is one.
+    fn with(mut self, values: Option<&BTreeMap<String, Value>>, metric: &MetricInfo) -> Self {
+        if let Some(v) = values.and_then(|v| v.get(&metric.name)).filter(|v| v.value.is_finite()) {
+            self.value = Some(v.value);
+            self.stderr = v.stderr.filter(|s| s.is_finite());
+            self.n = Some(v.n);
+        }
+        self
+    }
+}
+
+/// By metric, each item's part, hash and share, in an order that depends on nothing but their content.
+type Shares = BTreeMap<String, Vec<(Option<String>, String, Share)>>;
 
 fn shares(items: Option<Vec<Item>>) -> Shares {
     let mut by_metric = Shares::new();
     for item in items.unwrap_or_default() {
         for (metric, share) in item.shares {
-            by_metric.entry(metric).or_default().push((item.item.clone(), share));
+            by_metric.entry(metric).or_default().push((item.part.clone(), item.item.clone(), share));
         }
     }
     for list in by_metric.values_mut() {
-        list.sort_by(|(h, s), (i, t)| h.cmp(i).then(s[0].total_cmp(&t[0])).then(s[1].total_cmp(&t[1])));
+        list.sort_by(|(_, h, s), (_, i, t)| h.cmp(i).then(s[0].total_cmp(&t[0])).then(s[1].total_cmp(&t[1])));
     }
     by_metric
 }
 
-/// Compares two runs of one metric. `None`: they did not see the same items.
-fn pair(a: &Shares, b: &Shares, metric: &MetricInfo) -> Option<stats::Paired> {
-    let (a, b) = (a.get(&metric.name)?, b.get(&metric.name)?);
-    if a.len() != b.len() || a.iter().zip(b).any(|(p, q)| p.0 != q.0) {
-        return None;
-    }
-    let plain = |list: &[(String, Share)]| list.iter().map(|(_, s)| *s).collect::<Vec<_>>();
-    stats::paired(&plain(a), &plain(b), metric.scale)
+/// Compares two runs of one metric, over all items or a part's. `None`: they did not see the same items.
+fn pair(a: &Shares, b: &Shares, part: Option<&str>, metric: &MetricInfo) -> Option<stats::Paired> {
+    let of = |shares: &Shares| -> Option<(Vec<String>, Vec<Share>)> {
+        let all = shares.get(&metric.name)?.iter();
+        Some(all.filter(|i| part.is_none() || i.0.as_deref() == part).map(|i| (i.1.clone(), i.2)).unzip())
+    };
+    let ((a_items, a), (b_items, b)) = (of(a)?, of(b)?);
+    if a_items == b_items { stats::paired(&a, &b, metric.scale) } else { None }
 }
 
 fn groups(records: &[Record]) -> Vec<Group> {

@@ -1,4 +1,4 @@
-//! Draws what a study found from its records and nothing else: `table.csv`, `table.md`, charts, `report.html`.
+//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
 pub mod charts;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use frame::Frame;
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -47,6 +47,11 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         Ok(())
     };
     write("table.csv".to_owned(), table::csv(&frame)?.as_bytes())?;
+    match table::parts(&frame)? {
+        Some(parts) => write("parts.csv".to_owned(), parts.as_bytes())?,
+        // An earlier report's would be read as this one's.
+        None => remove(&store.dir().join("parts.csv"))?,
+    }
     write("table.md".to_owned(), table.as_bytes())?;
     for picture in &pictures {
         write(format!("{}.svg", picture.name), picture.svg.as_bytes())?;
@@ -56,6 +61,15 @@ pub fn draw(store: &Store) -> Result<Drawn> {
     sweep_out(store.dir(), &files)?;
     let count = |what: &str| frame.records.iter().filter(|r| table::status(r) == what).count();
     Ok(Drawn { table, failed: count("failed"), skipped: count("skipped"), files })
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("removing `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes charts of ours that are not among `keep`: a chart of a model no longer in the study would be read as one of it.

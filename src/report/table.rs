@@ -42,6 +42,7 @@ pub static COLUMNS: &[Column] = &[
     ("status", |f, r| status(f.record(r)).to_owned()),
     ("reason", |f, r| reason(f.record(r)).to_owned()),
     ("seconds", |f, r| number(Some(f.record(r).cost.seconds))),
+    ("profile", |f, r| f.record(r).task.profile.clone().unwrap_or_default()),
 ];
 
 /// `done`, `failed` or `skipped`.
@@ -85,6 +86,40 @@ pub fn csv(frame: &Frame) -> Result<String> {
     }
     let bytes = writer.into_inner().map_err(|e| anyhow!("table.csv: {e}"))?;
     Ok(String::from_utf8(bytes)?)
+}
+
+/// The columns of `parts.csv` after the part itself, by their names in [`COLUMNS`].
+const OF_PARTS: &[&str] = &[
+    "model",
+    "recipe",
+    "suite",
+    "task",
+    "metric",
+    "higher_is_better",
+    "value",
+    "stderr",
+    "n",
+    "full",
+    "delta",
+    "relative",
+    "p_value",
+];
+
+/// `parts.csv`: a row a part and metric. `None`: no task has parts.
+pub fn parts(frame: &Frame) -> Result<Option<String>> {
+    if frame.parts.is_empty() {
+        return Ok(None);
+    }
+    let columns: Vec<&Column> =
+        OF_PARTS.iter().filter_map(|name| COLUMNS.iter().find(|c| c.0 == *name)).collect();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(std::iter::once("part").chain(columns.iter().map(|c| c.0)))?;
+    for (part, row) in &frame.parts {
+        let cells = columns.iter().map(|(_, of)| of(frame, row));
+        writer.write_record(std::iter::once(part.clone()).chain(cells))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| anyhow!("parts.csv: {e}"))?;
+    Ok(Some(String::from_utf8(bytes)?))
 }
 
 /// A group's cells laid out for eyes: a row a recipe, a column a task and metric.

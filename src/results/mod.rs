@@ -2,6 +2,7 @@
 //!
 //! Records outlive the program that wrote them, so this module knows no other's types: a record says everything in
 //! plain words and numbers, and [`SCHEMA`] is raised when their meaning changes.
+pub mod parts;
 pub mod rule;
 pub mod store;
 
@@ -9,6 +10,7 @@ use crate::stats::{Scale, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use parts::Parts;
 pub use rule::Rule;
 pub use store::Store;
 
@@ -31,6 +33,9 @@ pub struct Record {
     /// Done with metrics, failed or skipped with a reason.
     #[serde(flatten)]
     pub status: Status,
+    /// Metrics of each of the task's parts, where it has some and the cell is done.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub parts: Parts,
     /// What it cost. Not part of a result: it differs from run to run.
     pub cost: Cost,
     /// By what it was made.
@@ -92,6 +97,9 @@ pub struct TaskInfo {
     /// How the text was cut and scored, in words.
     #[serde(default)]
     pub protocol: String,
+    /// Which special tokens were put in, and what was scored, by name: `lm-eval-0.4.9.2`. Absent where a task has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// sha256 of the data's bytes.
     pub data: String,
     /// The metrics that a finished cell has, in order.
@@ -131,7 +139,7 @@ pub enum Status {
 }
 
 /// A metric's value.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     /// On the scale people read.
     pub value: f64,
@@ -141,6 +149,10 @@ pub struct Value {
     /// As if tokens were independent: llama.cpp's `+/-`, for comparison with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_iid: Option<f64>,
+    /// lm-evaluation-harness's, where it has one and it is another: of a cloze's perplexity, bootstrapped; of a task with
+    /// parts, pooled from theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_lm_eval: Option<f64>,
     /// Items.
     pub n: usize,
 }
@@ -173,6 +185,9 @@ pub struct MadeBy {
 pub struct Item {
     /// Hash of the item's content: runs are paired by it.
     pub item: String,
+    /// The part of the task that it belongs to, where that has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// What the item gave, as the evaluator wrote it.
     pub outcome: serde_json::Value,
     /// By metric, `[x, w]`: the metric is `scale(sum x / sum w)`.

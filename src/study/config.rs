@@ -6,6 +6,7 @@ use crate::{
     quant::recipe::Recipe,
     results::Rule,
     suite::{
+        ask::Profile,
         data::{Instead, Local},
         find::{self, Found},
         task::{FileData, Names},
@@ -39,9 +40,55 @@ struct File {
     #[serde(default)]
     seed: u64,
     limit: Option<usize>,
+    /// In place of the tasks' own, where they have one.
+    profile: Option<Profile>,
     /// Local files in place of tasks' own data.
     #[serde(default)]
     data: BTreeMap<String, Own>,
+    /// Parts in place of tasks' own.
+    #[serde(default)]
+    parts: BTreeMap<String, Parts>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a list of parts, each a text or a whole number, or a table of their titles")]
+enum Parts {
+    Names(Vec<Part>),
+    Titles(BTreeMap<String, String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a text or a whole number")]
+enum Part {
+    Name(String),
+    Number(u64),
+}
+
+impl Parts {
+    /// Each with its title: the one that is given, else the task's own, else its name.
+    fn of(&self, own: &toml::Table) -> Result<toml::Table> {
+        let title = |name: &str| own.get(name).cloned().unwrap_or_else(|| name.into());
+        let pairs: Vec<(String, toml::Value)> = match self {
+            Parts::Titles(titles) => titles.iter().map(|(n, t)| (n.clone(), t.as_str().into())).collect(),
+            Parts::Names(names) => names
+                .iter()
+                .map(|part| match part {
+                    Part::Name(name) => (name.clone(), title(name)),
+                    Part::Number(number) => (number.to_string(), title(&number.to_string())),
+                })
+                .collect(),
+        };
+        if pairs.is_empty() {
+            mistake!("it is empty");
+        }
+        let mut parts = toml::Table::new();
+        for (name, title) in pairs {
+            if name.is_empty() || parts.insert(name.clone(), title).is_some() {
+                mistake!("each part has a name of its own; `{name}` is none");
+            }
+        }
+        Ok(parts)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -173,14 +220,23 @@ impl Study {
                 }
             }
         }
+        for (name, parts) in &file.parts {
+            other_parts(&mut tasks, name, parts).blame(format!("study `{label}`: `parts.{name}`"))?;
+        }
+        if let Some(profile) = file.profile {
+            for found in &mut tasks {
+                found.task.as_profile(profile).blame(format!("study `{label}`: `profile`"))?;
+            }
+        }
         for task in &tasks {
             for metric in &task.task.metrics {
                 check_metric(&task.label, metric, task.task.ask.kind())?;
             }
         }
         let mut task_names: Vec<&str> = tasks.iter().map(Found::file_name).collect();
-        let pools: Vec<String> = tasks.iter().filter(|t| t.task.has_pool()).map(pool_name).collect();
-        task_names.extend(pools.iter().map(String::as_str));
+        let mut more: Vec<String> = tasks.iter().filter(|t| t.task.has_pool()).map(pool_name).collect();
+        more.extend(tasks.iter().flat_map(|t| t.task.lists().into_iter().map(move |l| list_name(t, l))));
+        task_names.extend(more.iter().map(String::as_str));
         if let Some(bad) = file.data.keys().find(|k| !task_names.contains(&k.as_str())) {
             mistake!(
                 "study `{label}`: `data.{bad}` names no task of this study{}; there are: {}",
@@ -248,6 +304,12 @@ impl Study {
         Ok(Instead {
             items: self.data.get(task.file_name()).cloned(),
             examples: self.data.get(&pool_name(task)).cloned(),
+            lists: task
+                .task
+                .lists()
+                .into_iter()
+                .filter_map(|list| Some((list.to_string(), self.data.get(&list_name(task, list))?.clone())))
+                .collect(),
             root: root.map(|r| (PathBuf::from(r), task.file_name().to_string())),
         })
     }
@@ -256,6 +318,32 @@ impl Study {
 /// The key of `data` that names what a task's examples are drawn from.
 fn pool_name(task: &Found) -> String {
     format!("{}-fewshot", task.file_name())
+}
+
+/// The key of `data` that names the file of a list that made items draw from.
+fn list_name(task: &Found, list: &str) -> String {
+    format!("{}-{list}", task.file_name())
+}
+
+/// Gives the tasks of this name other parts.
+fn other_parts(tasks: &mut [Found], name: &str, parts: &Parts) -> Result<()> {
+    let mut named = false;
+    for task in tasks.iter_mut().filter(|t| t.file_name() == name) {
+        if task.name != name || task.task.parts.is_empty() {
+            mistake!("`{}` has no parts to choose from", task.full_name());
+        }
+        task.task.parts = parts.of(&task.task.parts)?;
+        named = true;
+    }
+    if !named {
+        let names: Vec<&str> = tasks.iter().map(Found::file_name).collect();
+        mistake!(
+            "no task of this study has that name{}; there are: {}",
+            crate::mistake::nearest(name, names.iter().copied()),
+            names.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn check_metric(label: &str, name: &str, kind: &str) -> Result<()> {

@@ -5,6 +5,7 @@ pub mod engine;
 mod generate;
 pub mod plan;
 pub mod run;
+pub mod score;
 pub mod sweep;
 
 /// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section

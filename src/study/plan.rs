@@ -6,7 +6,7 @@ use crate::{
     model::load::{self, Opened},
     quant::recipe::Recipe,
     results::{MetricInfo, SCHEMA, TaskInfo},
-    suite::{data, data::Items, find::Found},
+    suite::{data, data::Items, find::Found, task::Weigh},
 };
 use anyhow::Result;
 use serde_json::json;
@@ -131,7 +131,11 @@ pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
         version: task.task.version,
         ability: task.task.ability.clone(),
         chance: task.task.chance,
-        protocol: task.task.protocol(),
+        protocol: match task.task.weigh {
+            Weigh::Items => task.task.protocol(),
+            Weigh::Parts => format!("{}; each part counts the same", task.task.protocol()),
+        },
+        profile: task.task.ask.profile().map(|p| p.name().into()),
         data: items.hash.clone(),
         metrics: metrics
             .map(|(name, m)| MetricInfo { name, higher_is_better: m.higher_is_better, scale: m.scale })

@@ -3,9 +3,10 @@ use super::{
     config::Study,
     engine::{Counter, Engine, Words},
     plan::{Cell, Plan, task_info},
+    score::{Scored, score},
 };
 use crate::{
-    eval::{self, Lm, Outcomes, choice, cloze, dialogue, divergence, generate, metrics, perplexity},
+    eval::{Lm, Outcomes, choice, cloze, dialogue, divergence, generate, perplexity},
     mistake,
     mistake::{Blame, is_mistake},
     model::{load::Opened, spec::DecoderSpec},
@@ -13,16 +14,12 @@ use crate::{
         apply::{self, Sizes},
         recipe::Recipe,
     },
-    results::{Cost, Item, MadeBy, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store, Value},
-    stats,
+    results::{Cost, MadeBy, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store},
     suite::{Ask, Protocol, data::Items, find::Found, requests},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::Device;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 /// What happens, for whoever watches.
 #[derive(Debug)]
@@ -115,14 +112,17 @@ pub fn run(
                     Ok(None) => Ok(None),
                     Err(e) => Err(repeat(e)),
                 };
-                let outcome = outcome.and_then(|o| o.map(|o| score(&task.task.metrics, o)).transpose());
-                let (status, items_out) = match outcome {
-                    Ok(Some((metrics, items))) => (Status::Done { metrics }, items),
-                    Ok(None) => (Status::Skipped { why: unfit.clone().unwrap_or_default() }, Vec::new()),
+                let parts = if task.task.joins() { Vec::new() } else { items.part_names(study.limit) };
+                let outcome = outcome.and_then(|o| o.map(|o| score(&task.task, &parts, o)).transpose());
+                let (status, scored) = match outcome {
+                    Ok(Some(mut s)) => (Status::Done { metrics: std::mem::take(&mut s.metrics) }, s),
+                    Ok(None) => {
+                        (Status::Skipped { why: unfit.clone().unwrap_or_default() }, Scored::default())
+                    }
                     Err(e) => {
                         summary.failed += 1;
                         summary.mistakes |= is_mistake(&e);
-                        (Status::Failed { why: format!("{e:#}") }, Vec::new())
+                        (Status::Failed { why: format!("{e:#}") }, Scored::default())
                     }
                 };
                 let sizes = job.as_ref().ok().and_then(|job| Some(job.as_ref()?.1.sizes.clone()));
@@ -133,6 +133,7 @@ pub fn run(
                     recipe: recipe_info(recipe, sizes),
                     task: task_info(task, items),
                     status,
+                    parts: scored.parts,
                     cost: Cost { seconds: (began.elapsed().as_secs_f64() * 1000.).round() / 1000. },
                     made_by: MadeBy {
                         version: env!("CARGO_PKG_VERSION").into(),
@@ -142,7 +143,7 @@ pub fn run(
                         limit: study.limit,
                     },
                 };
-                store.push(&record, &items_out).blame("results")?;
+                store.push(&record, &scored.items).blame("results")?;
                 summary.ran += 1;
                 watch(Event::Done { record: &record });
             }
@@ -202,8 +203,9 @@ pub fn evaluate(
     let (said, take) = (&task.task, limit.unwrap_or(usize::MAX));
     match &said.ask {
         Ask::Perplexity(p) if p.protocol == Protocol::Rolling => {
-            let mut texts = requests::texts(said, items, &p.text)?;
-            texts.truncate(take);
+            let texts = requests::texts(said, items, &p.text)?;
+            // A limit is of each part.
+            let texts: Vec<_> = items.picked(limit).filter_map(|i| texts.get(i)).cloned().collect();
             perplexity::rolling(lm, &texts, p.window, p.profile)
         }
         Ask::Perplexity(p) if p.protocol == Protocol::Drawn => {
@@ -239,40 +241,6 @@ pub fn evaluate(
 /// Whether a task's answers are shown to full precision too.
 fn asks_full(task: &Found) -> bool {
     task.task.metrics.iter().any(|m| generate::OF_FULL.contains(&m.as_str()))
-}
-
-/// Metrics of a cell, and its items with what each contributed.
-fn score(names: &[String], outcomes: Outcomes) -> Result<(BTreeMap<String, Value>, Vec<Item>)> {
-    let mut items: Vec<Item> = outcomes
-        .iter()
-        .map(|(name, outcome)| {
-            Ok(Item { item: name.clone(), outcome: serde_json::to_value(outcome)?, shares: BTreeMap::new() })
-        })
-        .collect::<Result<_>>()?;
-    let all: Vec<eval::Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
-    let mut values = BTreeMap::new();
-    for (name, metric) in names.iter().filter_map(|n| Some((n, metrics::metric(n)?))) {
-        let shares: Vec<stats::Share> = metrics::shares(name, &all).unwrap_or_default();
-        ensure!(
-            shares.len() == all.len() && shares.iter().flatten().all(|x| x.is_finite()),
-            "metric `{name}` is not finite on every item"
-        );
-        for (item, share) in items.iter_mut().zip(&shares) {
-            item.shares.insert(name.clone(), *share);
-        }
-        // Absent is absent: windows have no words.
-        let Some(e) = stats::ratio(&shares, metric.scale) else { continue };
-        ensure!(e.value.is_finite(), "metric `{name}` is {}", e.value);
-        let stderr_iid = (metric.name == "perplexity").then(|| metrics::independent_stderr(&all)).flatten();
-        let value = Value {
-            value: e.value,
-            stderr: e.stderr.filter(|s| s.is_finite()),
-            stderr_iid: stderr_iid.filter(|s| s.is_finite()),
-            n: e.n,
-        };
-        values.insert(name.clone(), value);
-    }
-    Ok((values, items))
 }
 
 /// What a cell would cost.

@@ -64,8 +64,34 @@ impl Ask {
         }
     }
 
+    /// The profile that counts, where one does.
+    pub fn profile(&self) -> Option<Profile> {
+        match self {
+            Ask::Perplexity(p) => Some(p.profile).filter(|_| p.protocol == Protocol::Rolling),
+            Ask::Choice(c) => Some(c.profile),
+            Ask::Cloze(c) => Some(c.profile),
+            Ask::Generate(g) => Some(g.profile).filter(|_| !g.chat),
+            Ask::Divergence(_) | Ask::Dialogue(_) => None,
+        }
+    }
+
+    /// Another profile, where one counts and the kind has it.
+    pub fn set_profile(&mut self, profile: Profile) {
+        let all = profile != Profile::OpenCompass;
+        match self {
+            Ask::Perplexity(p) if all => p.profile = profile,
+            Ask::Choice(c) => c.profile = profile,
+            Ask::Cloze(c) if all => c.profile = profile,
+            Ask::Generate(g) if all => g.profile = profile,
+            _ => {}
+        }
+    }
+
     /// Settings that make no sense together.
     pub fn check(&self) -> Result<()> {
+        if self.profile() == Some(Profile::OpenCompass) && !matches!(self, Ask::Choice(_)) {
+            mistake!("the profile `opencompass` is a choice task's, and this is a {} task", self.kind());
+        }
         let window = match self {
             Ask::Perplexity(p) => {
                 let joined = matches!(p.protocol, Protocol::Windows | Protocol::LlamaCpp);
@@ -114,6 +140,8 @@ impl Ask {
         };
         match self {
             Ask::Perplexity(p) => {
+                // Whole texts have the tokenizer's own special tokens whatever the profile.
+                let tokens = self.profile().unwrap_or_default().words();
                 let items = p.items.map_or(String::new(), |n| format!("; of the first {n} items"));
                 let most = match (p.protocol, p.windows) {
                     (Protocol::Drawn, n) => {
@@ -122,9 +150,12 @@ impl Ask {
                     (_, Some(n)) => format!("; at most {n} of them"),
                     (_, None) => String::new(),
                 };
-                format!("{}{items}{most}; {}", cut(p.protocol, p.window), p.profile.words())
+                format!("{}{items}{most}; {tokens}", cut(p.protocol, p.window))
             }
             Ask::Divergence(d) => cut(d.protocol, d.window),
+            Ask::Choice(Choice { profile: Profile::OpenCompass, .. }) => {
+                format!("each option scored; {}", Profile::OpenCompass.words())
+            }
             Ask::Choice(c) => format!("log-likelihood of each ending; {}", c.profile.words()),
             Ask::Cloze(c) => format!("log-likelihood of what comes next; {}", c.profile.words()),
             Ask::Generate(g) => g.protocol(),
@@ -259,7 +290,8 @@ pub enum Protocol {
     LlamaCpp,
 }
 
-/// Which special tokens lm-evaluation-harness puts in; it changed its mind.
+/// Which special tokens are put in, and what is scored: lm-evaluation-harness changed its mind, and OpenCompass has one of
+/// its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
     /// Since 0.4.9.2: what the tokenizer itself adds; `rolling` puts the prefix token before even that.
@@ -273,15 +305,32 @@ pub enum Profile {
     /// nothing before it is EOS.
     #[serde(rename = "lm-eval-0.3", alias = "v0.3")]
     Separate,
+    /// OpenCompass's "PPL": prompt and ending are one text with the tokenizer's own special tokens, its score the mean
+    /// log-likelihood of all of it, over one token more than is predicted. Of a choice only.
+    #[serde(rename = "opencompass")]
+    OpenCompass,
 }
 
 impl Profile {
+    /// As files and tables have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Tokenizer => "lm-eval-0.4.9.2",
+            Profile::Bare => "lm-eval-0.4.0",
+            Profile::Separate => "lm-eval-0.3",
+            Profile::OpenCompass => "opencompass",
+        }
+    }
+
     /// For records.
     pub(super) fn words(self) -> &'static str {
         match self {
             Profile::Tokenizer => "the tokenizer's own special tokens",
             Profile::Bare => "no special tokens of the tokenizer",
             Profile::Separate => "no special tokens, prompt and ending tokenized apart",
+            Profile::OpenCompass => {
+                "OpenCompass's PPL: mean over prompt and ending, one token too many counted"
+            }
         }
     }
 }

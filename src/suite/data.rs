@@ -1,5 +1,7 @@
 //! Items of a task, read from where the task or the user says they are.
 use super::{
+    made::{self, List, Made},
+    python,
     rows::{self, Layout},
     task::{Data, FileData, HubData, Names, PART, Task},
     template::Template,
@@ -9,11 +11,12 @@ use crate::{
     mistake,
     mistake::{Blame, Mistake, nearest},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fs,
     ops::Range,
     path::{Component, Path, PathBuf},
@@ -54,6 +57,14 @@ impl Items {
         Self { rows, hash, pool, parts: vec![part] }
     }
 
+    /// The part of each of [`Items::picked`], by name; none where the task has no parts.
+    pub fn part_names(&self, limit: Option<usize>) -> Vec<&str> {
+        let named = self.parts.iter().filter(|p| !p.name.is_empty());
+        named
+            .flat_map(|p| std::iter::repeat_n(&*p.name, p.rows.len().min(limit.unwrap_or(usize::MAX))))
+            .collect()
+    }
+
     /// The first `limit` items of each part.
     pub fn picked(&self, limit: Option<usize>) -> impl Iterator<Item = usize> + '_ {
         self.parts.iter().flat_map(move |p| p.rows.clone().take(limit.unwrap_or(usize::MAX)))
@@ -85,6 +96,8 @@ pub struct Instead {
     pub items: Option<Local>,
     /// In place of what examples are drawn from.
     pub examples: Option<Local>,
+    /// In place of lists that made items draw from, by name.
+    pub lists: BTreeMap<String, Local>,
     /// `BITSWEEP_DATA`, and the task's name in it.
     pub root: Option<(PathBuf, String)>,
 }
@@ -94,7 +107,9 @@ impl Instead {
     fn of(&self, named: Option<&Local>, data: &Data, part: &str, alone: bool) -> Result<Option<Local>> {
         let Some(own) = named else { return Ok(None) };
         let names = own.file.path.names();
-        if let Some(name) = names.iter().find(|n| !alone && !n.contains(PART)) {
+        // A made task's templates know the part, whatever rows they see.
+        let apart = !alone && !matches!(data, Data::Made(_));
+        if let Some(name) = names.iter().find(|n| apart && !n.contains(PART)) {
             mistake!(
                 "`{name}` in place of a task's data: the task has parts, and no `{PART}` says where each is"
             );
@@ -116,47 +131,79 @@ pub fn load(
 ) -> Result<Items> {
     let titles = task.parts.iter().filter_map(|(name, title)| Some((name.as_str(), title.as_str()?)));
     let mut parts: Vec<(&str, &str)> = titles.collect();
-    if parts.is_empty() {
-        parts.push(("", ""));
+    let named = std::mem::take(&mut parts);
+    match &task.part {
+        None if !named.is_empty() => parts = named.clone(),
+        _ => parts.push(("", "")),
     }
     let alone = parts.len() == 1;
     let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
     let keep = task.keep.as_ref().map(|k| Template::new("keep", k)).transpose()?;
     let (mut items, mut hashes) = (Items::default(), Vec::new());
-    let mut more = |data: &Data, examples: bool, name: &str, all: &mut Vec<Value>| -> Result<Range<usize>> {
-        let named = if examples { instead.examples.as_ref() } else { instead.items.as_ref() };
-        let data = data.of_part(name);
-        let mut stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
-        if let (None, Some((root, short))) = (&stand_in, &instead.root) {
-            // `TASK.jsonl` holds a task's items: a question would be its own example.
-            let whole = name.is_empty() && !examples;
-            stand_in = below(root, short, &data, name.is_empty(), whole).blame(format!("`{label}`"))?;
-        }
-        let (mut rows, hash) = one(label, &data, place, stand_in.as_ref(), hub)?;
-        if let Some(keep) = keep.as_ref().filter(|_| !examples) {
-            let count = rows.len();
-            rows = keep.kept(rows).blame(format!("`{label}`"))?;
-            if rows.is_empty() && count > 0 {
-                mistake!("`{label}`: `keep` leaves none of its {count} items");
+    let mut more =
+        |data: &Data, examples: bool, part: (&str, &str), all: &mut Vec<Value>| -> Result<Range<usize>> {
+            let named = if examples { instead.examples.as_ref() } else { instead.items.as_ref() };
+            let name = part.0;
+            let mut data = data.of_part(name);
+            let mut stand_in = instead.of(named, &data, name, alone).blame(format!("`{label}`"))?;
+            if let (None, Some((root, short))) = (&stand_in, &instead.root) {
+                // `TASK.jsonl` holds a task's items: a question would be its own example.
+                let whole = name.is_empty() && !examples;
+                stand_in = below(root, short, &data, name.is_empty(), whole).blame(format!("`{label}`"))?;
             }
-        }
-        if rows.is_empty() {
-            mistake!("`{label}`: its data holds no items");
-        }
-        let start = all.len();
-        all.extend(rows);
-        hashes.push(hash);
-        Ok(start..all.len())
-    };
+            if let (Data::Made(made), None) = (&mut data, &stand_in) {
+                lists(label, made, place, &instead.lists).blame(format!("`{label}`"))?;
+            }
+            let (mut rows, hash) = one(label, &data, place, stand_in.as_ref(), part, hub)?;
+            if let Some(keep) = keep.as_ref().filter(|_| !examples) {
+                let count = rows.len();
+                rows = keep.kept(rows).blame(format!("`{label}`"))?;
+                if rows.is_empty() && count > 0 {
+                    mistake!("`{label}`: `keep` leaves none of its {count} items");
+                }
+            }
+            if rows.is_empty() {
+                mistake!("`{label}`: its data holds no items");
+            }
+            let start = all.len();
+            all.extend(rows);
+            hashes.push(hash);
+            Ok(start..all.len())
+        };
     for (name, title) in parts {
-        let rows = more(&task.data, false, name, &mut items.rows)?;
+        let rows = more(&task.data, false, (name, title), &mut items.rows)?;
         let pool = match pool {
-            Some(data) => more(data, true, name, &mut items.pool)?,
+            Some(data) => more(data, true, (name, title), &mut items.pool)?,
             None => 0..0,
         };
         items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
     }
     items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
+    match &task.part {
+        Some(template) => apart(items, &Template::new("part", template)?, &named).blame(format!("`{label}`")),
+        None => Ok(items),
+    }
+}
+
+/// Items of one data set, part by part.
+fn apart(mut items: Items, template: &Template, parts: &[(&str, &str)]) -> Result<Items> {
+    let mut of: Vec<Vec<Value>> = vec![Vec::new(); parts.len()];
+    for (i, row) in std::mem::take(&mut items.rows).into_iter().enumerate() {
+        let name = template.text(&row).with_context(|| format!("item {}", i + 1))?;
+        let names = parts.iter().map(|p| p.0);
+        let Some(at) = names.clone().position(|n| n == name) else {
+            let all = names.clone().collect::<Vec<_>>().join(", ");
+            mistake!("item {}: no part `{name}`{}; there are: {all}", i + 1, nearest(&name, names))
+        };
+        of[at].push(row);
+    }
+    items.parts.clear();
+    for ((name, title), rows) in parts.iter().zip(of) {
+        let start = items.rows.len();
+        items.rows.extend(rows);
+        let (rows, pool) = (start..items.rows.len(), 0..items.pool.len());
+        items.parts.push(Part { name: name.to_string(), title: title.to_string(), rows, pool });
+    }
     Ok(items)
 }
 
@@ -166,6 +213,7 @@ fn one(
     data: &Data,
     place: &Place,
     instead: Option<&Local>,
+    (part, title): (&str, &str),
     hub: &dyn Fn() -> Result<Hub>,
 ) -> Result<(Vec<Value>, String)> {
     Ok(match (instead, data) {
@@ -174,6 +222,7 @@ fn one(
             Place::Folder(folder) => read(local(folder, file)?, file.layout())?,
             Place::Inside(suite) => read(inside(label, suite, file)?, file.layout())?,
         },
+        (None, Data::Made(made)) => made::rows(made, part, title).blame(format!("`{label}`"))?,
         (None, Data::Items(items)) => {
             let rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
             // By sorted keys, as identities are.
@@ -196,6 +245,40 @@ fn one(
             read(files, data.layout())?
         }
     })
+}
+
+/// Writes out the lists that made items draw from: the lines of their files' texts that are not empty.
+fn lists(label: &str, made: &mut Made, place: &Place, own: &BTreeMap<String, Local>) -> Result<()> {
+    for (name, list) in &mut made.lists {
+        let file = match &*list {
+            List::Texts(_) => FileData::new(Vec::new(), Layout::default()),
+            List::File(path) => FileData::new(vec![path.clone()], Layout::default()),
+        };
+        let read = || -> Result<Vec<Value>> {
+            let (rows, _) = match (own.get(name), place) {
+                (Some(own), _) => read(local(&own.folder, &own.file)?, own.file.layout())?,
+                (None, Place::Folder(folder)) => read(local(folder, &file)?, file.layout())?,
+                (None, Place::Inside(suite)) => read(inside(label, suite, &file)?, file.layout())?,
+            };
+            Ok(rows)
+        };
+        if file.path.names().is_empty() && !own.contains_key(name) {
+            continue;
+        }
+        let rows = read().blame(format!("data.made.lists: `{name}`"))?;
+        let mut texts = Vec::new();
+        for row in &rows {
+            let Some(text) = row["text"].as_str() else {
+                mistake!("data.made.lists: `{name}`: {row} has no field `text` that is one");
+            };
+            texts.extend(text.lines().map(python::strip).filter(|l| !l.is_empty()).map(str::to_string));
+        }
+        if texts.is_empty() {
+            mistake!("data.made.lists: `{name}`: its file holds nothing");
+        }
+        *list = List::Texts(texts);
+    }
+    Ok(())
 }
 
 /// `suites/basic/hellaswag.toml` -> `hellaswag`.
@@ -230,7 +313,8 @@ fn read(files: Vec<Source>, layout: Layout<'_>) -> Result<(Vec<Value>, String)> 
     Ok((all, hash))
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// sha256, in hex.
+pub(super) fn digest(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
@@ -283,7 +367,11 @@ fn inside(label: &str, suite: &str, data: &FileData) -> Result<Vec<Source>> {
         .iter()
         .map(|name| match super::find::embedded(&format!("{suite}/{name}")) {
             Some(bytes) => Ok((name.clone(), bytes.into())),
-            None => mistake!("`{label}`: `data.file` names `{name}`, which the program does not hold"),
+            None => mistake!(
+                "`{label}` names `{name}`, which the program does not hold: point the task at a copy of your own, --set \
+                 'data.{task}=PATH', or BITSWEEP_DATA=DIR with DIR/{task}/{name}",
+                task = short(label)
+            ),
         })
         .collect()
 }
@@ -338,7 +426,7 @@ fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Resu
     let (names, layout) = match data {
         Data::File(file) => (file.path.names(), file.layout()),
         Data::Hub(hub) => (hub.file.names(), hub.layout()),
-        Data::Items(_) | Data::Split(_) => (&[][..], Layout::default()),
+        Data::Items(_) | Data::Made(_) | Data::Split(_) => (&[][..], Layout::default()),
     };
     let found = |folder: &Path, paths: Vec<String>| {
         let file = FileData::new(paths, layout);

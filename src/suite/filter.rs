@@ -225,14 +225,14 @@ fn each(step: &Step, expressions: &[Expression], a: &mut Parsed) -> Result<()> {
     Ok(())
 }
 
-/// An [`ExactMatch`], its expressions compiled.
-pub struct Same<'a>(&'a ExactMatch, Vec<Expression>);
+/// An [`ExactMatch`], its expressions compiled; and the one that finds English articles.
+pub struct Same<'a>(&'a ExactMatch, Vec<Expression>, Expression);
 
 impl<'a> Same<'a> {
     /// Compiles; an expression that is none is an error.
     pub fn new(settings: &'a ExactMatch) -> Result<Self> {
         let ignore = settings.regexes_to_ignore.iter().map(|p| Expression::new(p)).collect::<Result<_>>()?;
-        Ok(Self(settings, ignore))
+        Ok(Self(settings, ignore, Expression::new(r"\b(a|an|the)\b")?))
     }
 
     /// Whether an answer is one of the gold ones.
@@ -244,6 +244,37 @@ impl<'a> Same<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether one of the gold ones stands somewhere in an answer.
+    pub fn within(&self, answer: &str, gold: &[String]) -> Result<bool> {
+        let answer = self.bare(answer)?;
+        for g in gold {
+            if answer.contains(&self.bare(g)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same, of texts as SQuAD's script normalizes them, whatever the settings: `best_subspan_em` of Liu et al.
+    /// (2023), "Lost in the Middle".
+    pub fn subspan(&self, answer: &str, gold: &[String]) -> Result<bool> {
+        let answer = self.squad(answer)?;
+        for g in gold {
+            if answer.contains(&self.squad(g)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lower case, then no punctuation, then no articles, then single spaces.
+    fn squad(&self, text: &str) -> Result<String> {
+        let text = text.to_lowercase().replace(|c: char| c.is_ascii_punctuation(), "");
+        let text = self.2.replace(&text, " ")?;
+        let words: Vec<&str> = text.split(super::python::is_space).filter(|w| !w.is_empty()).collect();
+        Ok(words.join(" "))
     }
 
     fn bare(&self, text: &str) -> Result<String> {
@@ -309,10 +340,15 @@ impl Expression {
     }
 
     fn remove(&self, text: &str) -> Result<String> {
+        self.replace(text, "")
+    }
+
+    fn replace(&self, text: &str, with: &str) -> Result<String> {
         let (mut kept, mut end) = (String::with_capacity(text.len()), 0);
         self.each(text, |captures| {
             if let Some(m) = captures.get(0) {
                 kept.push_str(&text[end..m.start()]);
+                kept.push_str(with);
                 end = m.end();
             }
         })?;

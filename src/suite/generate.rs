@@ -96,6 +96,10 @@ impl Generate {
         if let Some(metric) = changed.filter(|_| self.before.is_none()) {
             mistake!("`{label}`: `{metric}` needs `before`");
         }
+        let right = ["contains", "best_subspan_em"];
+        if let Some(metric) = metrics.iter().find(|m| self.gold.is_none() && right.contains(&m.as_str())) {
+            mistake!("`{label}`: `{metric}` needs `gold`");
+        }
         Chain::all(&self.filters).blame(format!("`{label}`: `filters`"))?;
         Chain::named(&self.filters, self.gold.is_some(), metrics).blame(format!("`{label}`"))
     }

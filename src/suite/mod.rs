@@ -10,6 +10,7 @@ pub mod find;
 mod footer;
 pub mod generate;
 pub mod harness;
+pub mod made;
 mod parquet;
 pub mod python;
 pub mod requests;

@@ -66,6 +66,8 @@ pub struct Blank {
 /// What a model goes on from, rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
+    /// The item's place in the data, from 0: what is drawn is its own, whoever else is asked.
+    pub number: usize,
     /// The prompt, with all that stands before it.
     pub prompt: String,
     /// The same question before something was done to it.
@@ -157,6 +159,8 @@ pub fn openings(task: &Task, items: &Items, limit: Option<usize>) -> Result<Vec<
 /// One talk, rendered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Talk {
+    /// The item's place in the data, from 0: what is drawn is its own, whoever else is asked.
+    pub number: usize,
     /// What the system says before all turns; empty: nothing.
     pub system: String,
     /// What the user says, turn after turn.
@@ -215,6 +219,7 @@ pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) 
             _ => 0.,
         };
         Ok(Talk {
+            number: 0,
             system: system.text(row)?,
             turns: list("turns", &turns, row)?,
             golds: maybe("gold", &gold)?,
@@ -225,7 +230,13 @@ pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) 
         })
     };
     let rows = rows(task, items, limit)?;
-    rows.iter().enumerate().map(|(i, row)| one(row).with_context(|| format!("item {}", i + 1))).collect()
+    let numbered = items.picked(limit).zip(&rows);
+    numbered
+        .map(|(number, row)| {
+            let talk = one(row).with_context(|| format!("item {}", number + 1))?;
+            Ok(Talk { number, ..talk })
+        })
+        .collect()
 }
 
 /// What becomes of a row before templates see it: its part, its derived fields, its repairs.
@@ -464,7 +475,7 @@ impl<'a> Builder<'a> {
         let (shots, said) = self.item(item)?;
         let mut prompts = said.prompts.into_iter().map(|p| format!("{shots}{p}"));
         let prompt = prompts.next().unwrap_or_default();
-        Ok(Opening { prompt, before: prompts.next(), gold: said.endings })
+        Ok(Opening { number: item, prompt, before: prompts.next(), gold: said.endings })
     }
 
     /// What stands before an item's prompt, and what it says.

@@ -1,7 +1,8 @@
 //! What a task file says.
 use super::{
-    ask::Ask,
+    ask::{Ask, Profile, Protocol},
     clean::{Clean, Cleaner},
+    made::Made,
     rows::{self, Cut, Layout},
     split::Split,
     template::Template,
@@ -28,10 +29,16 @@ pub struct Task {
     pub chance: Option<f64>,
     /// Where items come from.
     pub data: Data,
-    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, and templates
-    /// have `part` and `title`.
+    /// Parts of the task, each with a title: the data is read once for each, with `{part}` in its path, or made once
+    /// for each, and templates have `part` and `title`.
     #[serde(default)]
     pub parts: toml::Table,
+    /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    /// What counts the same in the score of a task with parts.
+    #[serde(default)]
+    pub weigh: Weigh,
     /// Which rows are items: those for which this expression is true. It sees a row as the data has it.
     #[serde(default)]
     pub keep: Option<String>,
@@ -111,6 +118,17 @@ impl Fewshot {
     }
 }
 
+/// See [`Task::weigh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weigh {
+    /// Every item: lm-evaluation-harness's `weight_by_size: true`.
+    #[default]
+    Items,
+    /// Every part, whatever its size.
+    Parts,
+}
+
 /// See [`Fewshot::sampler`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sampler {
@@ -123,7 +141,7 @@ pub enum Sampler {
     FirstN,
 }
 
-/// `[data.file]`, `[data.hub]` or `[[data.items]]`.
+/// `[data.file]`, `[data.hub]`, `[data.made]` or `[[data.items]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Data {
@@ -133,6 +151,8 @@ pub enum Data {
     File(FileData),
     /// Files of a dataset on the Hub.
     Hub(HubData),
+    /// Items drawn from a seed.
+    Made(Made),
     /// Rows written out here.
     Items(Vec<toml::Table>),
     /// A split of a dataset on the Hub, whose files are looked for.
@@ -234,6 +254,7 @@ impl Data {
                 RepoId::dataset(&hub.repo, &hub.revision).blame("data.hub")?;
                 ("data.hub: `file`", &hub.file, hub.layout())
             }
+            Data::Made(made) => return made.check(),
             Data::Items(_) => return Ok(()),
             Data::Split(split) => return split.check(),
         };
@@ -265,7 +286,7 @@ impl Data {
         match self {
             Data::File(file) => file.path.names(),
             Data::Hub(hub) => hub.file.names(),
-            Data::Items(_) | Data::Split(_) => &[],
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => &[],
         }
     }
 
@@ -274,7 +295,7 @@ impl Data {
         match self {
             Data::File(file) => file.cut.as_ref(),
             Data::Hub(hub) => hub.cut.as_ref(),
-            Data::Items(_) | Data::Split(_) => None,
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => None,
         }
     }
 
@@ -288,7 +309,7 @@ impl Data {
                     Names::Many(names) => Names::Many(names.iter().map(|n| n.replace(PART, part)).collect()),
                 };
             }
-            Data::Items(_) | Data::Split(_) => {}
+            Data::Items(_) | Data::Made(_) | Data::Split(_) => {}
         }
         data
     }
@@ -308,7 +329,10 @@ impl Task {
     /// Reads a task file; `label` is what errors call it.
     pub fn parse(label: &str, text: &str) -> Result<Self> {
         let task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
-        task.data.check().blame(format!("`{label}`"))?;
+        let pool = task.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        for data in std::iter::once(&task.data).chain(pool) {
+            data.check().blame(format!("`{label}`"))?;
+        }
         if task.metrics.is_empty() {
             mistake!("`{label}`: `metrics` is empty; name at least one (`bitsweep list metrics`)");
         }
@@ -344,8 +368,13 @@ impl Task {
             }
         }
         let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
-        for (key, data) in [("data", Some(&self.data)), ("fewshot.data", pool)] {
-            let Some(data) = data else { continue };
+        if self.part.is_some() && self.parts.is_empty() {
+            mistake!("`part` gives an item's part, and the task has no `parts`");
+        }
+        let sources = [("data", Some(&self.data)), ("fewshot.data", pool)];
+        for (key, data) in sources.into_iter().filter(|_| self.part.is_none()) {
+            // What is made needs no path to tell parts apart.
+            let Some(data) = data.filter(|d| !matches!(d, Data::Made(_))) else { continue };
             let open = !data.names().is_empty() && data.names().iter().all(|p| p.contains(PART));
             if open && self.parts.is_empty() {
                 mistake!("`{key}`: its path has `{PART}`, and the task has no `parts`");
@@ -356,7 +385,18 @@ impl Task {
                 );
             }
         }
+        if self.weigh == Weigh::Parts && (self.parts.is_empty() || self.joins()) {
+            mistake!(
+                "`weigh` is `parts`, and {}",
+                if self.parts.is_empty() { "the task has none" } else { "windows of joined items have none" }
+            );
+        }
         let Ask::Choice(c) = &self.ask else { return Ok(()) };
+        if let (Profile::OpenCompass, Some(m)) = (c.profile, self.metrics.iter().find(|m| *m != "acc")) {
+            mistake!(
+                "`metrics`: `{m}`: the profile `opencompass` gives `acc` alone: its scores are means, of whole texts"
+            );
+        }
         if c.labels.is_some() && self.metrics.iter().any(|m| m == "brier") {
             mistake!("`brier` is of questions with one right ending: `gold`, not `labels`");
         }
@@ -374,6 +414,20 @@ impl Task {
         Ok(())
     }
 
+    /// Scored as another profile says, where the task has one. OpenCompass's leaves a choice its accuracy, and other kinds as
+    /// they are.
+    pub fn as_profile(&mut self, profile: Profile) -> Result<()> {
+        if profile == Profile::OpenCompass && matches!(self.ask, Ask::Choice(_)) {
+            let all = self.metrics.join(", ");
+            self.metrics.retain(|m| m == "acc");
+            if self.metrics.is_empty() {
+                mistake!("`opencompass` gives a choice `acc` alone, and a task reports {all}");
+            }
+        }
+        self.ask.set_profile(profile);
+        Ok(())
+    }
+
     /// Derived fields and their templates, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().filter_map(|(name, source)| Some((name.as_str(), source.as_str()?)))
@@ -382,6 +436,25 @@ impl Task {
     /// Whether examples are drawn from data of their own.
     pub fn has_pool(&self) -> bool {
         self.fewshot.as_ref().is_some_and(|f| f.data.is_some())
+    }
+
+    /// Names of the lists that made items, or made examples, draw from.
+    pub fn lists(&self) -> Vec<&str> {
+        let pool = self.fewshot.as_ref().and_then(|f| f.data.as_ref());
+        let made = std::iter::once(&self.data).chain(pool).filter_map(|data| match data {
+            Data::Made(made) => Some(made.lists.keys().map(String::as_str)),
+            _ => None,
+        });
+        made.flatten().collect()
+    }
+
+    /// Whether items are joined to one text, so that what is scored belongs to none of them.
+    pub fn joins(&self) -> bool {
+        match &self.ask {
+            Ask::Perplexity(p) => p.protocol != Protocol::Rolling,
+            Ask::Divergence(_) => true,
+            Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => false,
+        }
     }
 
     /// What a cell's identity holds beside [`Task::ask`] and [`Task::clean`]: `None` where a task says none of it, so
@@ -397,15 +470,21 @@ impl Task {
             serde_json::json!(list(&self.fields)),
             serde_json::json!(shots),
         ];
+        if self.weigh == Weigh::Parts {
+            all.push("parts count the same".into());
+        }
         all.extend(self.keep.as_ref().map(|k| serde_json::json!(k)));
+        all.extend(self.part.as_deref().map(|p| format!("part {p}").into()));
         (!none).then(|| all.into())
     }
 
     /// Every template with its key.
     fn templates(&self) -> Vec<(&str, &str)> {
-        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let part = self.part.as_deref().map(|p| ("part", p));
         let keep = self.keep.as_deref().map(|k| ("keep", k));
-        keep.into_iter().chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
+        let shots = self.fewshot.iter().flat_map(Fewshot::templates);
+        let first = keep.into_iter().chain(part);
+        first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
     /// The task's protocol in words, for records.

@@ -19,6 +19,11 @@ pub struct Template {
 impl Template {
     /// Parses; `what` names the key for errors.
     pub fn new(what: &str, source: &str) -> Result<Self> {
+        Self::with(what, source, |_| ())
+    }
+
+    /// The same, with functions and globals of one's own.
+    pub fn with(what: &str, source: &str, more: impl FnOnce(&mut Environment<'static>)) -> Result<Self> {
         // The parser recurses, without a limit of its own.
         if source.len() > LONGEST {
             mistake!("`{what}`: a template of {} bytes; it is at most {LONGEST}", source.len());
@@ -30,6 +35,7 @@ impl Template {
         environment.set_fuel(Some(10_000_000));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         python::install(&mut environment);
+        more(&mut environment);
         environment.add_template_owned("it", source.to_string()).blame(format!("`{what}`"))?;
         let inside = source.strip_prefix("{{").and_then(|s| s.strip_suffix("}}"));
         let expression = inside.filter(|s| !s.contains("{{") && !s.contains("}}")).map(str::to_string);
@@ -47,7 +53,12 @@ impl Template {
         match &self.expression {
             Some(source) => {
                 let value = self.environment.compile_expression(source).and_then(|e| e.eval(Serde(item)));
-                Ok(serde_json::to_value(value.blame(format!("template `{}`", self.source))?)?)
+                let value = value.blame(format!("template `{}`", self.source))?;
+                // As a text it would be an error, and a name alone is no use that the engine objects to.
+                if value.is_undefined() {
+                    mistake!("template `{}`: undefined value: the item has no such field", self.source);
+                }
+                Ok(serde_json::to_value(value)?)
             }
             None => Ok(Value::String(self.text(item)?)),
         }
