@@ -209,7 +209,7 @@ pub static METRICS: &[Metric] = &[
         of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.contains, 1.])),
+        share: |o| filtered(o, None, |f| f.contains),
     },
     Metric {
         name: "best_subspan_em",
@@ -217,7 +217,7 @@ pub static METRICS: &[Metric] = &[
         of: &["generate"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.subspan, 1.])),
+        share: |o| filtered(o, None, |f| f.subspan),
     },
     Metric {
         name: "same_tokens",
