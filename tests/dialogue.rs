@@ -3,7 +3,7 @@ use crate::kit::{Desk, records};
 use anyhow::Result;
 use bitsweep::{
     eval::{
-        self, Lm, Logits, Next, Outcome, Sequence,
+        Lm, Logits, Next, Outcome, Sequence,
         dialogue::{self, Said},
         metrics::metric,
     },
@@ -176,7 +176,6 @@ fn talks_that_nobody_can_lead() {
         let error = dialogue::check(&[wrong]).unwrap_err();
         assert!(is_mistake(&error) && error.to_string().contains(says), "{error}");
     }
-    let _ = eval::METRICS;
 }
 
 const TALK: &str = r#"
@@ -473,4 +472,108 @@ fn prompts_of_a_file() {
     desk.run(&["judge", &out, "--write", &file, "--prompts", &p])
         .expect(2)
         .says(&["begins no name; there are: answer, answer_1"]);
+}
+
+/// A folder judged again by somebody else: nothing of the first judge stays, and nothing of him goes before the second has
+/// said something.
+#[test]
+fn judged_again_is_judged_by_one() {
+    let desk = desk();
+    let out = desk.arg("out");
+    desk.run(&["judge", &out, "--write", &desk.arg("a.jsonl")]).expect(0);
+    let lines: Vec<Value> = desk.read("a.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let scored = |score: f64, which: &dyn Fn(&Value) -> bool| -> String {
+        let some = lines.iter().filter(|l| which(l)).map(|l| {
+            let mut line = l.clone();
+            line["score"] = json!(score);
+            format!("{line}\n")
+        });
+        some.collect()
+    };
+    let judge = |text: &str, who: &str, again: bool| {
+        desk.write("b.jsonl", text);
+        let mut args = vec!["judge", &out, "--read"];
+        let file = desk.arg("b.jsonl");
+        args.extend([file.as_str(), "--judge", who]);
+        args.extend(again.then_some("--again"));
+        desk.run(&args)
+    };
+    let means = || -> Vec<(String, Option<f64>)> {
+        let value = |r: &Value| r["metrics"]["judge"]["value"].as_f64();
+        desk.records().iter().map(|r| (r["recipe"]["name"].as_str().unwrap().into(), value(r))).collect()
+    };
+    let both = |a, b| vec![("full".to_string(), a), ("w4".to_string(), b)];
+    judge(&scored(8., &|_| true), "first", false).expect(0);
+    assert_eq!(means(), both(Some(8.), Some(8.)));
+    let before = desk.read("out/judgements.jsonl");
+    judge("nonsense\n", "second", true).expect(2).says(&["b.jsonl` line 1"]);
+    assert_eq!((desk.read("out/judgements.jsonl"), means()), (before.clone(), both(Some(8.), Some(8.))));
+    desk.run(&["judge", &out, "--url", "localhost:9/v1", "--judge", "second", "--again"])
+        .expect(2)
+        .says(&["begins with http:// or https://"]);
+    assert_eq!(desk.read("out/judgements.jsonl"), before);
+    // The second says something of one recipe only, and of one answer of it nothing that is a grade.
+    let some = scored(3., &|l| l["recipe"] == "full" && l["id"] != "1");
+    judge(&some, "second", true).expect(0).says(&["8 answers not judged"]);
+    assert_eq!(means(), both(Some(3.), None));
+    let items = desk.read(&format!("out/items/{}.jsonl", desk.records()[1]["cell"].as_str().unwrap()));
+    assert!(!items.contains("\"judge\"") && !items.contains("\"score\""), "{items}");
+    judge(&format!("{some}{some}"), "second", false).expect(2).says(&["the answer of line 1 once more"]);
+
+    // A kill in the middle of a line.
+    let whole = desk.read("out/judgements.jsonl");
+    desk.write("out/judgements.jsonl", &whole[..whole.len() - 30]);
+    let (url, honest) = ("--url", Judge::new(|_, body| says(&fair(body))));
+    desk.run(&["judge", &out, url, &honest.url, "--judge", "second"]).expect(0);
+    assert_eq!((honest.count(), desk.read("out/judgements.jsonl").lines().count()), (9, 12));
+    desk.run(&["judge", &out, "--write", &desk.arg("out/records.jsonl")])
+        .expect(2)
+        .says(&["files are its own"]);
+    // Other prompts than those that the answers were written with.
+    desk.write("p.jsonl", "");
+    desk.write("b.jsonl", format!("{}\n", lines[0]).replace("\"turn\"", "\"score\":1,\"turn\""));
+    let (b, p) = (desk.arg("b.jsonl"), desk.arg("p.jsonl"));
+    desk.run(&["judge", &out, "--read", &b, "--judge", "third", "--prompts", &p, "--again"])
+        .expect(2)
+        .says(&["written with other prompts"]);
+}
+
+/// Where each part counts the same, it does for the judge.
+#[test]
+fn parts_weigh_as_the_task_says() {
+    let desk = Desk::new();
+    desk.write("talk.toml", TALK.replace("version = 1", "version = 1\nweigh = 'parts'"));
+    desk.study(&["m"], &[], &["talk.toml"]);
+    desk.go().expect(0);
+    let out = desk.arg("out");
+    desk.run(&["judge", &out, "--write", &desk.arg("a.jsonl")]).expect(0);
+    let back: String = desk
+        .read("a.jsonl")
+        .lines()
+        .map(|l| {
+            let mut line: Value = serde_json::from_str(l).unwrap();
+            line["score"] = json!(if line["category"] == "one" { 2 } else { 8 });
+            format!("{line}\n")
+        })
+        .collect();
+    desk.write("b.jsonl", back);
+    desk.run(&["judge", &out, "--read", &desk.arg("b.jsonl"), "--judge", "us"]).expect(0);
+    // One talk of the first part, two of the second.
+    assert_eq!(desk.records()[0]["metrics"]["judge"]["value"], json!(5.));
+}
+
+/// Until somebody has judged, the first metric that there is stands for the task; some of the parts are a task too.
+#[test]
+fn a_talk_without_a_judge() {
+    let desk = desk();
+    let table = desk.read("out/table.md");
+    assert!(
+        table.contains("same_tokens (↑ higher is better): talk (n = 3)") && !table.contains("judge ("),
+        "{table}"
+    );
+    let out = desk.arg("some");
+    let some = ["run", &desk.arg("study.toml"), "--out", &out, "--set", "parts.talk=['two']"];
+    desk.run(&some).expect(0);
+    assert_eq!(records(&desk.path("some"))[0]["metrics"]["same_tokens"]["n"], 2);
+    desk.run(&[&some[..], &["--set", "data.talk=quiz.jsonl"]].concat()).expect(2).says(&["item 1", "`part`"]);
 }

@@ -202,6 +202,7 @@ fn one_ending_of_several_prompts() {
         delimiter: String::new(),
         endings: vec!["c".into()],
         golds: vec![1],
+        bare: vec![],
     };
     let all = choice::run(&mut bytes(next), &[q], Profile::Bare).unwrap();
     let Outcome::Choice(answer) = &all[0].1 else { panic!() };

@@ -47,6 +47,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             ability: "basic".into(),
             chance: metric.1.then_some(0.25),
             protocol: String::new(),
+            parts_alike: false,
             profile: None,
             data: "feed".into(),
             metrics: vec![MetricInfo { name: metric.0.into(), higher_is_better: metric.1, scale: metric.2 }],

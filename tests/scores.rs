@@ -49,6 +49,7 @@ fn log_likelihoods_are_those_of_lm_eval() {
             delimiter: a.delimiter,
             endings: a.endings,
             golds: vec![a.gold],
+            bare: vec![],
         })
         .collect();
     for (profile, name) in [(Profile::Tokenizer, "lm-eval-0.4.9.2"), (Profile::Bare, "lm-eval-0.4.0")] {

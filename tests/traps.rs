@@ -63,6 +63,7 @@ fn choices_are_those_of_lm_eval() {
                 delimiter: text(&item["delimiter"]),
                 endings: item["endings"].as_array().unwrap().iter().map(text).collect(),
                 golds: vec![item["gold"].as_u64().unwrap() as usize],
+                bare: vec![],
             };
             let what = format!("{model}, {name}: {}", item["about"]);
             let outcomes = choice::run(lm, &[question], profile);

@@ -9,7 +9,10 @@ use crate::{
 };
 use anyhow::Result;
 use clap::Args;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Have the answers of dialogue tasks judged: by a model behind an address, or elsewhere by way of files.
 #[derive(Args)]
@@ -51,9 +54,17 @@ impl Judge {
         let store = Store::open(&self.dir).blame("judge")?;
         let prompts = Prompts::read(self.prompts.as_deref(), self.references.as_deref())?;
         let judge = self.judge.as_deref().unwrap_or_default();
+        if self.judge.as_deref() == Some("") {
+            mistake!("--judge is empty: name who judges");
+        }
         if let Some(path) = &self.write {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let inside = |p: &Path| p.canonicalize().ok();
+            if inside(folder).is_some_and(|f| Some(f) == inside(&self.dir)) {
+                mistake!("--write `{}`: a results folder's files are its own", path.display());
+            }
             // Whoever it will be: what anybody has judged stays.
-            let bench = Bench::by_anyone(&store)?;
+            let bench = Bench::by_anyone(&store, self.again)?;
             let cases = bench.open_cases(&prompts)?;
             let text: String = cases
                 .iter()
@@ -86,9 +97,15 @@ impl Judge {
             (None, Some(path)) => bench.read(path, judge, &prompts),
             (None, None) => mistake!("judge: --url, --write or --read"),
         };
-        // What came before a failure counts.
-        let tally = bench.settle()?;
-        asked?;
+        // What came before a failure counts; where nothing came, what was there stays.
+        let tally = match asked {
+            Err(e) if bench.is_empty() => return Err(e),
+            Err(e) => {
+                bench.settle()?;
+                return Err(e);
+            }
+            Ok(()) => bench.settle()?,
+        };
         let drawn = report::draw(&store).blame("report")?;
         out!("{}", drawn.table.trim_end());
         say!(

@@ -67,7 +67,12 @@ pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<
         let n = q.options();
         let fits = |k: usize| k == 1 || k == n;
         if n < 2 || !fits(q.prompts.len()) || !fits(q.endings.len()) {
-            mistake!("item {}: {} prompts and {} endings", i + 1, q.prompts.len(), q.endings.len());
+            mistake!(
+                "item {}: {} prompts and {} endings; `endings` (or `prompts`) gives 2 or more",
+                i + 1,
+                q.prompts.len(),
+                q.endings.len()
+            );
         }
         if q.golds.is_empty() || q.golds.iter().any(|&g| g >= n) {
             mistake!("item {}: {n} endings, and gold is number {}", i + 1, list(&q.golds));
@@ -82,7 +87,8 @@ pub fn run(lm: &mut dyn Lm, questions: &[Question], profile: Profile) -> Result<
             let (log_probs, greedy) = scores.into_iter().unzip();
             let content = format!("{}\0{}\0{}", q.prompts.join("\0"), q.endings.join("\0"), list(&q.golds));
             // What differs between the options is what has a length.
-            let texts = if q.endings.len() > 1 { &q.endings } else { &q.prompts };
+            let several = if q.bare.is_empty() { &q.prompts } else { &q.bare };
+            let texts = if q.endings.len() > 1 { &q.endings } else { several };
             let answer = Answer {
                 gold: q.golds[0],
                 others: q.golds[1..].to_vec(),

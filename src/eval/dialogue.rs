@@ -53,9 +53,6 @@ pub struct Turn {
     /// By filter, in the task's order; none where there is no gold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filtered: Vec<Filtered>,
-    /// What a judge gave it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub score: Option<f64>,
 }
 
 /// Talks through all items, turn by turn; `full` is asked too where it is given.
@@ -116,7 +113,7 @@ pub fn run(
             said[i].push(Said { role: "assistant", text: sample.text.clone() });
             let (asked, reference) =
                 (talk.turns[turn].clone(), talk.references.get(turn).cloned().unwrap_or_default());
-            all[i].turns.push(Turn { asked, sample, cut, gold, reference, filtered, score: None });
+            all[i].turns.push(Turn { asked, sample, cut, gold, reference, filtered });
         }
     }
     let mut names = Names::new();
@@ -130,7 +127,8 @@ pub fn run(
 
 /// Talks that nobody could lead.
 pub fn check(talks: &[Talk]) -> Result<()> {
-    for (i, t) in talks.iter().enumerate() {
+    for t in talks {
+        let i = t.number;
         let wrong = |list: &[String]| !list.is_empty() && list.len() != t.turns.len();
         if t.turns.is_empty() {
             mistake!("item {}: `turns` is empty", i + 1);

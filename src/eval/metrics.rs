@@ -269,7 +269,7 @@ pub static METRICS: &[Metric] = &[
         of: &["dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| judged(o, |_| true),
+        share: |_| None,
     },
     Metric {
         name: "judge_turn_1",
@@ -277,7 +277,7 @@ pub static METRICS: &[Metric] = &[
         of: &["dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| judged(o, |turn| turn == 0),
+        share: |_| None,
     },
     Metric {
         name: "judge_turn_2",
@@ -285,7 +285,7 @@ pub static METRICS: &[Metric] = &[
         of: &["dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| judged(o, |turn| turn == 1),
+        share: |_| None,
     },
 ];
 
@@ -394,11 +394,6 @@ fn before(o: &Outcome, name: Option<&str>) -> Option<Share> {
 fn dropped(o: &Outcome, name: Option<&str>) -> Option<Share> {
     let (after, before) = (exact(o, name)?[0], before(o, name)?[0]);
     Some([before - after, before])
-}
-/// What a judge gave a talk's turns, of those that `turn` picks.
-fn judged(o: &Outcome, turn: impl Fn(usize) -> bool) -> Option<Share> {
-    let Outcome::Dialogue(a) = o else { return None };
-    sum(a.turns.iter().enumerate().filter(|(i, _)| turn(*i)).map(|(_, t)| Some([t.score?, 1.])))
 }
 fn gap(o: &Outcome, f: impl Fn(&Gap) -> f64) -> Option<Share> {
     match o {

@@ -93,6 +93,9 @@ impl Endpoint {
             "messages": [{"role": "system", "content": case.system}, {"role": "user", "content": case.prompt}],
         });
         let url = format!("{}/chat/completions", self.url.trim_end_matches('/'));
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            mistake!("judge `{}`: an address begins with http:// or https://", self.url);
+        }
         let mut pause = self.pause;
         let mut tries = 0;
         loop {

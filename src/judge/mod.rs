@@ -52,6 +52,8 @@ pub struct Case {
     pub system: String,
     /// What it is asked.
     pub prompt: String,
+    /// sha256 of all that is asked but the talks, so that what comes back is known to be of these prompts.
+    pub prompts: String,
 }
 
 /// What came of one.
@@ -93,6 +95,8 @@ struct Line {
     score: Option<f64>,
     #[serde(default)]
     text: Option<String>,
+    #[serde(default)]
+    prompts: Option<String>,
     // What was handed out with it may come back.
     #[serde(default, rename = "id")]
     _id: serde::de::IgnoredAny,
@@ -140,6 +144,8 @@ pub struct Bench<'a> {
     store: &'a Store,
     records: Vec<Record>,
     done: BTreeMap<Key, Judgement>,
+    /// What the folder has of judgements goes when the first new one is there, and not before.
+    anew: bool,
 }
 
 /// How many, of how many.
@@ -162,9 +168,9 @@ impl<'a> Bench<'a> {
         Self::of(store, Some(who), again)
     }
 
-    /// Reads a folder, whoever judged it.
-    pub fn by_anyone(store: &'a Store) -> Result<Self> {
-        Self::of(store, None, false)
+    /// Reads a folder, whoever judged it; `again`: as if nobody had.
+    pub fn by_anyone(store: &'a Store, again: bool) -> Result<Self> {
+        Self::of(store, None, again)
     }
 
     fn of(store: &'a Store, who: Option<(&str, &str)>, again: bool) -> Result<Self> {
@@ -183,26 +189,25 @@ impl<'a> Bench<'a> {
         }
         let path = store.dir().join(FILE);
         let mut done = BTreeMap::new();
-        if again {
-            if path.exists() {
-                fs::remove_file(&path).blame(format!("`{}`", path.display()))?;
+        for (i, line) in whole_lines(&path)?.into_iter().enumerate().filter(|_| !again) {
+            let at = || format!("`{}` line {}", path.display(), i + 1);
+            let j: Judgement = serde_json::from_str(&line).blame(at())?;
+            if let Some(who) = who.filter(|&who| (j.judge.as_str(), j.prompts.as_str()) != who) {
+                mistake!(
+                    "{}: judged by `{}`{}; --again forgets all judgements of the folder",
+                    at(),
+                    j.judge,
+                    if j.judge == who.0 { ", with other prompts" } else { "" }
+                );
             }
-        } else {
-            for (i, line) in lines(&path)?.into_iter().enumerate() {
-                let at = || format!("`{}` line {}", path.display(), i + 1);
-                let j: Judgement = serde_json::from_str(&line).blame(at())?;
-                if let Some(who) = who.filter(|&who| (j.judge.as_str(), j.prompts.as_str()) != who) {
-                    mistake!(
-                        "{}: judged by `{}`{}; --again forgets all judgements of the folder",
-                        at(),
-                        j.judge,
-                        if j.judge == who.0 { ", with other prompts" } else { "" }
-                    );
-                }
-                done.insert(j.of(), j);
-            }
+            done.insert(j.of(), j);
         }
-        Ok(Self { store, records, done })
+        Ok(Self { store, records, done, anew: again })
+    }
+
+    /// Whether nothing has been judged.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty()
     }
 
     /// Every answer, judged or not, in the records' order.
@@ -232,6 +237,7 @@ impl<'a> Bench<'a> {
                         task: record.task.name.clone(),
                         system,
                         prompt,
+                        prompts: prompts.hash.clone(),
                     });
                 }
             }
@@ -250,10 +256,17 @@ impl<'a> Bench<'a> {
     pub fn keep(&mut self, judgement: Judgement) -> Result<()> {
         let path = self.store.dir().join(FILE);
         let line = format!("{}\n", serde_json::to_string(&judgement)?);
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .blame(format!("`{}`", path.display()))?;
+        if std::mem::take(&mut self.anew) {
+            replace(&path, line.as_bytes()).blame(format!("`{}`", path.display()))?;
+        } else {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            let end = file.metadata()?.len();
+            if let Err(e) = file.write_all(line.as_bytes()).and_then(|()| file.sync_data()) {
+                // A full disk takes half a line: give it back.
+                file.set_len(end).ok();
+                return Err(e).blame(format!("`{}`", path.display()));
+            }
+        }
         self.done.insert(judgement.of(), judgement);
         Ok(())
     }
@@ -264,11 +277,17 @@ impl<'a> Bench<'a> {
         if !path.is_file() {
             mistake!("`{}` is no file", path.display());
         }
-        let mut read = Vec::new();
+        let (mut read, mut first) = (Vec::new(), BTreeMap::new());
         for (i, line) in lines(path)?.into_iter().enumerate() {
             let at = || format!("`{}` line {}", path.display(), i + 1);
             let line: Line = serde_json::from_str(&line).blame(at())?;
+            if line.prompts.as_ref().is_some_and(|p| *p != prompts.hash) {
+                mistake!("{}: written with other prompts; name those in --prompts and --references", at());
+            }
             let key = (line.cell, line.item, line.turn);
+            if let Some(before) = first.insert(key.clone(), i + 1) {
+                mistake!("{}: the answer of line {before} once more", at());
+            }
             if !known.contains(&key) {
                 let cells: BTreeSet<&str> = known.iter().map(|k| k.0.as_str()).collect();
                 mistake!(
@@ -302,42 +321,43 @@ impl<'a> Bench<'a> {
         read.into_iter().try_for_each(|j| self.keep(j))
     }
 
-    /// Puts scores into items and records: those of every cell of which at least one answer is judged. An item counts when
-    /// all of its answers have scores.
+    /// Puts scores into items and records, and takes out those that no judgement gives. An item counts when all of its
+    /// answers have scores.
     pub fn settle(&mut self) -> Result<Tally> {
         let mut tally = Tally::default();
         let order: Vec<String> = self.store.records()?.into_iter().map(|r| r.cell).collect();
         for record in &mut self.records {
-            let Some(mut items) = self.store.items(&record.cell)? else { continue };
-            let mut touched = false;
+            let Some(before) = self.store.items(&record.cell)? else { continue };
+            let mut items = before.clone();
             for item in &mut items {
-                let turns = item.outcome["dialogue"]["turns"].as_array_mut().map_or(0, |t| t.len());
+                item.shares.retain(|name, _| !METRICS.contains(&name.as_str()));
                 let mut scores = Vec::new();
-                for turn in 0..turns {
-                    let key = (record.cell.clone(), item.item.clone(), turn + 1);
-                    let Some(j) = self.done.get(&key) else {
-                        tally.missing += 1;
-                        continue;
-                    };
-                    tally.judged += 1;
-                    tally.unclear += usize::from(j.score.is_none());
-                    if let Some(score) = j.score {
-                        item.outcome["dialogue"]["turns"][turn]["score"] = score.into();
-                        scores.push(score);
+                let turns = item.outcome["dialogue"]["turns"].as_array_mut();
+                let turns = turns.map_or(&mut [][..], Vec::as_mut_slice);
+                for (i, turn) in turns.iter_mut().enumerate() {
+                    let judged = self.done.get(&(record.cell.clone(), item.item.clone(), i + 1));
+                    let score = judged.and_then(|j| j.score);
+                    tally.missing += usize::from(judged.is_none());
+                    tally.judged += usize::from(judged.is_some());
+                    tally.unclear += usize::from(judged.is_some() && score.is_none());
+                    if let Some(turn) = turn.as_object_mut() {
+                        match score {
+                            Some(score) => drop(turn.insert("score".into(), score.into())),
+                            None => drop(turn.shift_remove("score")),
+                        }
                     }
+                    scores.extend(score);
                 }
-                for name in METRICS {
-                    item.shares.remove(name);
-                }
-                if scores.len() == turns && turns > 0 {
-                    touched = true;
+                if scores.len() == turns.len() && !scores.is_empty() {
                     share(item, &scores, record);
                 }
             }
-            if touched {
-                value(record, &items);
+            even(&mut items, record);
+            let old = record.clone();
+            value(record, &items);
+            tally.cells += usize::from(items.iter().any(|i| i.shares.contains_key(METRICS[0])));
+            if *record != old || items != before {
                 self.store.push(record, &items)?;
-                tally.cells += 1;
             }
         }
         self.store.settle(&order)?;
@@ -349,6 +369,25 @@ impl<'a> Bench<'a> {
             .collect::<Result<_, _>>()?;
         replace(&self.store.dir().join(FILE), text.as_bytes())?;
         Ok(tally)
+    }
+}
+
+/// Where each part is to count the same, the shares of its items weigh 1 together, as a study's own scores do.
+fn even(items: &mut [Item], record: &Record) {
+    if !record.task.parts_alike {
+        return;
+    }
+    for name in METRICS {
+        let mut weights: BTreeMap<Option<String>, f64> = BTreeMap::new();
+        for item in items.iter() {
+            *weights.entry(item.part.clone()).or_default() += item.shares.get(name).map_or(0., |s| s[1]);
+        }
+        for item in items.iter_mut() {
+            let weight = weights[&item.part];
+            if let Some(share) = item.shares.get_mut(name) {
+                share.iter_mut().for_each(|x| *x /= weight);
+            }
+        }
     }
 }
 
@@ -391,7 +430,7 @@ fn value(record: &mut Record, items: &[Item]) {
     }
 }
 
-/// The lines of a file that is there; one that a kill left unfinished at its end is none.
+/// The lines of a file that is there, those that are not empty.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -399,4 +438,19 @@ fn lines(path: &Path) -> Result<Vec<String>> {
         Err(e) => return Err(e).blame(format!("`{}`", path.display())),
     };
     Ok(text.lines().filter(|l| !l.trim().is_empty()).map(str::to_string).collect())
+}
+
+/// The same of our own file, from which a last line that a kill left unfinished is cut.
+fn whole_lines(path: &Path) -> Result<Vec<String>> {
+    if let Ok(bytes) = fs::read(path)
+        && let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1)
+        && whole < bytes.len()
+    {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|file| file.set_len(whole as u64))
+            .blame(format!("`{}`", path.display()))?;
+    }
+    lines(path)
 }

@@ -22,7 +22,8 @@ pub struct Talk<'a> {
 /// The prompts that a judge is asked with.
 pub struct Prompts {
     file: Option<BTreeMap<String, Pair>>,
-    references: BTreeMap<String, Vec<String>>,
+    /// By the item's name; where there are some, no others count.
+    references: Option<BTreeMap<String, Vec<String>>>,
     /// sha256 of all that is asked but the talks.
     pub hash: String,
 }
@@ -74,8 +75,9 @@ impl Prompts {
                 Some(pairs.into_iter().map(|p| (p.name.clone(), p)).collect())
             }
         };
-        let mut known = BTreeMap::new();
+        let mut known = None;
         if let Some(path) = references {
+            let known = known.get_or_insert_with(BTreeMap::new);
             for r in parse::<Reference>(path, &text(path)?)? {
                 let id = r.question_id.as_str().map_or(r.question_id.to_string(), str::to_string);
                 let turns = r.choices.into_iter().next().map(|c| c.turns).unwrap_or_default();
@@ -87,8 +89,11 @@ impl Prompts {
 
     /// What the judge is told first, and what it is asked.
     pub fn ask(&self, talk: &Talk) -> Result<(String, String)> {
-        let of_file = self.references.get(talk.id).map(|r| r.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut references = of_file.unwrap_or_else(|| talk.references.clone());
+        let mut references = match &self.references {
+            None => talk.references.clone(),
+            // FastChat asks for a comparison where its file has an answer, and an item's own may be another's.
+            Some(known) => known.get(talk.id).into_iter().flatten().map(String::as_str).collect(),
+        };
         references.resize(talk.said.len(), "");
         let compared = references.iter().any(|r| !r.is_empty());
         match &self.file {

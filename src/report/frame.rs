@@ -234,6 +234,16 @@ impl Group {
     pub fn cell(&self, recipe: usize, task: usize) -> Option<usize> {
         self.cells.get(&(recipe, task)).copied()
     }
+
+    /// The metric that stands for a task: the first that any recipe has a value of, else the first. A judge's come late.
+    pub fn first_metric(&self, frame: &Frame, task: usize) -> usize {
+        let records: Vec<usize> = (0..self.recipes.len()).filter_map(|r| self.cell(r, task)).collect();
+        let metrics = frame.records[self.tasks[task].record].task.metrics.len();
+        let known = |&m: &usize| {
+            records.iter().any(|&r| frame.rows_of(r).get(m).is_some_and(|row| row.value.is_some()))
+        };
+        (0..metrics).find(known).unwrap_or(0)
+    }
 }
 
 fn fill(row: &mut Row, base: &Row, paired: Option<stats::Paired>) {

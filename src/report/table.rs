@@ -144,14 +144,15 @@ pub struct Cell<'a> {
 }
 
 impl<'a> Grid<'a> {
-    /// Each task's first metric, or all of them.
+    /// The metric that stands for each task, or all of them.
     pub fn new(frame: &'a Frame, group: &Group, all_metrics: bool) -> Self {
-        let metrics = |task: usize| match frame.records[group.tasks[task].record].task.metrics.len() {
-            n if all_metrics => n,
-            n => n.min(1),
-        };
-        let columns: Vec<_> =
-            (0..group.tasks.len()).flat_map(|t| (0..metrics(t).max(1)).map(move |m| (t, m))).collect();
+        let columns: Vec<_> = (0..group.tasks.len())
+            .flat_map(|task| {
+                let all = frame.records[group.tasks[task].record].task.metrics.len().max(1);
+                let first = group.first_metric(frame, task);
+                if all_metrics { 0..all } else { first..first + 1 }.map(move |m| (task, m))
+            })
+            .collect();
         let mut notes: Vec<String> = Vec::new();
         let mut cells = Vec::new();
         for recipe in 0..group.recipes.len() {

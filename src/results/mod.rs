@@ -97,6 +97,9 @@ pub struct TaskInfo {
     /// How the text was cut and scored, in words.
     #[serde(default)]
     pub protocol: String,
+    /// Whether each of its parts counts the same in its score.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parts_alike: bool,
     /// Which special tokens were put in, and what was scored, by name: `lm-eval-0.4.9.2`. Absent where a task has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,

@@ -116,6 +116,9 @@ fn identity(
     if let Some(more) = task.task.more() {
         all["more"] = more;
     }
+    if !items.kinds.is_empty() {
+        all["kinds"] = json!(items.kinds);
+    }
     // The order of keys is no part of it.
     all.sort_all_objects();
     Ok(format!("{:x}", Sha256::digest(all.to_string().as_bytes()))[..16].to_string())
@@ -135,6 +138,7 @@ pub fn task_info(task: &Found, items: &Items) -> TaskInfo {
             Weigh::Items => task.task.protocol(),
             Weigh::Parts => format!("{}; each part counts the same", task.task.protocol()),
         },
+        parts_alike: task.task.weigh == Weigh::Parts,
         profile: task.task.ask.profile().map(|p| p.name().into()),
         data: items.hash.clone(),
         metrics: metrics

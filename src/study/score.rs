@@ -71,7 +71,7 @@ pub fn score(task: &Task, parts: &[&str], outcomes: Outcomes) -> Result<Scored> 
                 even(&mut shares, &runs);
             }
             let stderr_lm_eval = if plain { grouped(&each, task.weigh) } else { None };
-            base(name, metric, &shares, &all)?.map(|v| Value { stderr_lm_eval, ..v })
+            base(metric, &shares, &all)?.map(|v| Value { stderr_lm_eval, ..v })
         };
         for (item, share) in items.iter_mut().zip(&shares) {
             item.shares.insert(name.clone(), *share);
@@ -79,6 +79,8 @@ pub fn score(task: &Task, parts: &[&str], outcomes: Outcomes) -> Result<Scored> 
         // Absent is absent: windows have no words.
         values.extend(total.map(|v| (name.clone(), v)));
     }
+    let none = values.is_empty() && task.metrics.iter().any(|n| !n.starts_with("judge"));
+    ensure!(!none, "no metric of {} is a finite number", task.metrics.join(", "));
     Ok(Scored { metrics: values, parts: Parts(of_parts), items })
 }
 
@@ -106,7 +108,7 @@ fn even(shares: &mut [Share], runs: &[Range<usize>]) {
 
 /// A metric's value over these items, with the harness's error where it is not this program's.
 fn value(name: &str, metric: &Metric, shares: &[Share], outcomes: &[Outcome]) -> Result<Option<Value>> {
-    let Some(value) = base(name, metric, shares, outcomes)? else { return Ok(None) };
+    let Some(value) = base(metric, shares, outcomes)? else { return Ok(None) };
     let cloze = outcomes.iter().all(|o| matches!(o, Outcome::Cloze(_)));
     let stderr_lm_eval = (cloze && metric.scale == Scale::Exp).then(|| {
         let losses: Vec<f64> = shares.iter().map(|s| s[0]).collect();
@@ -115,9 +117,12 @@ fn value(name: &str, metric: &Metric, shares: &[Share], outcomes: &[Outcome]) ->
     Ok(Some(Value { stderr_lm_eval: stderr_lm_eval.flatten().filter(|s| s.is_finite()), ..value }))
 }
 
-fn base(name: &str, metric: &Metric, shares: &[Share], outcomes: &[Outcome]) -> Result<Option<Value>> {
+fn base(metric: &Metric, shares: &[Share], outcomes: &[Outcome]) -> Result<Option<Value>> {
     let Some(e) = stats::ratio(shares, metric.scale) else { return Ok(None) };
-    ensure!(e.value.is_finite(), "metric `{name}` is {}", e.value);
+    // Beyond what a number holds, as a word's perplexity is where a text has one word: absent, and the others stay.
+    if !e.value.is_finite() {
+        return Ok(None);
+    }
     let stderr_iid = (metric.name == "perplexity").then(|| metrics::independent_stderr(outcomes)).flatten();
     Ok(Some(Value {
         value: e.value,

@@ -117,6 +117,14 @@ impl Ask {
             }
             Ask::Choice(_) | Ask::Cloze(_) | Ask::Generate(_) | Ask::Dialogue(_) => None,
         };
+        let halves = match self {
+            Ask::Perplexity(p) => p.protocol == Protocol::LlamaCpp,
+            Ask::Divergence(d) => d.protocol == Protocol::LlamaCpp,
+            _ => false,
+        };
+        if halves && window.is_some_and(|w| w < 3) {
+            mistake!("`window` is at least 3 for `llama-cpp`: its second half is predicted");
+        }
         if window.is_some_and(|w| w < 2) {
             mistake!("`window` is at least 2: a token is predicted from one before it");
         }

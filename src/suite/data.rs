@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::Range,
     path::{Component, Path, PathBuf},
@@ -31,6 +31,9 @@ pub struct Items {
     /// sha256 of the file; of several files, or of one that took more than its bytes to read, sha256 of their hashes and
     /// the rest, a line each.
     pub hash: String,
+    /// The kinds of files that they were read from, but for those whose bytes are read in one way only: the same bytes are
+    /// one item of a text, and many rows of a table.
+    pub kinds: BTreeSet<&'static str>,
     /// What examples are drawn from, where that is other data than `rows`.
     pub pool: Vec<Value>,
     /// At least one; a task without parts is one without a name.
@@ -54,7 +57,7 @@ impl Items {
     /// Of a task without parts.
     pub fn whole(rows: Vec<Value>, pool: Vec<Value>, hash: String) -> Self {
         let part = Part { rows: 0..rows.len(), pool: 0..pool.len(), ..Part::default() };
-        Self { rows, hash, pool, parts: vec![part] }
+        Self { rows, hash, pool, parts: vec![part], ..Self::default() }
     }
 
     /// The part of each of [`Items::picked`], by name; none where the task has no parts.
@@ -139,7 +142,7 @@ pub fn load(
     let alone = parts.len() == 1;
     let pool = task.fewshot.as_ref().filter(|f| f.n > 0).and_then(|f| f.data.as_ref());
     let keep = task.keep.as_ref().map(|k| Template::new("keep", k)).transpose()?;
-    let (mut items, mut hashes) = (Items::default(), Vec::new());
+    let (mut items, mut hashes, mut kinds) = (Items::default(), Vec::new(), BTreeSet::new());
     let mut more =
         |data: &Data, examples: bool, part: (&str, &str), all: &mut Vec<Value>| -> Result<Range<usize>> {
             let named = if examples { instead.examples.as_ref() } else { instead.items.as_ref() };
@@ -154,6 +157,9 @@ pub fn load(
             if let (Data::Made(made), None) = (&mut data, &stand_in) {
                 lists(label, made, place, &instead.lists).blame(format!("`{label}`"))?;
             }
+            let files = stand_in.as_ref().map_or(data.names(), |own| own.file.path.names());
+            let plain = ["jsonl", "parquet"];
+            kinds.extend(files.iter().filter_map(|f| rows::ending(f)).filter(|k| !plain.contains(k)));
             let (mut rows, hash) = one(label, &data, place, stand_in.as_ref(), part, hub)?;
             if let Some(keep) = keep.as_ref().filter(|_| !examples) {
                 let count = rows.len();
@@ -178,20 +184,27 @@ pub fn load(
         };
         items.parts.push(Part { name: name.into(), title: title.into(), rows, pool });
     }
+    items.kinds = kinds;
     items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
     match &task.part {
-        Some(template) => apart(items, &Template::new("part", template)?, &named).blame(format!("`{label}`")),
+        Some(template) => {
+            let template = Template::new("part", template)?;
+            apart(items, &template, &named, &task.own_parts).blame(format!("`{label}`"))
+        }
         None => Ok(items),
     }
 }
 
-/// Items of one data set, part by part.
-fn apart(mut items: Items, template: &Template, parts: &[(&str, &str)]) -> Result<Items> {
+/// Items of one data set, part by part. Those of the task's `others` that a study leaves out are left out.
+fn apart(mut items: Items, template: &Template, parts: &[(&str, &str)], others: &[String]) -> Result<Items> {
     let mut of: Vec<Vec<Value>> = vec![Vec::new(); parts.len()];
     for (i, row) in std::mem::take(&mut items.rows).into_iter().enumerate() {
         let name = template.text(&row).with_context(|| format!("item {}", i + 1))?;
         let names = parts.iter().map(|p| p.0);
         let Some(at) = names.clone().position(|n| n == name) else {
+            if others.contains(&name) {
+                continue;
+            }
             let all = names.clone().collect::<Vec<_>>().join(", ");
             mistake!("item {}: no part `{name}`{}; there are: {all}", i + 1, nearest(&name, names))
         };
@@ -225,9 +238,12 @@ fn one(
         (None, Data::Made(made)) => made::rows(made, part, title).blame(format!("`{label}`"))?,
         (None, Data::Items(items)) => {
             let rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-            // By sorted keys, as identities are.
+            // By sorted keys, as identities are; but the order of a table that is a value can count.
             let mut sorted = Value::from(rows.clone());
-            sorted.sort_all_objects();
+            let plain = |row: &Value| row.as_object().is_some_and(|t| !t.values().any(Value::is_object));
+            if rows.iter().all(plain) {
+                sorted.sort_all_objects();
+            }
             (rows, digest(sorted.to_string().as_bytes()))
         }
         (None, Data::Split(split)) => match split.files(hub) {

@@ -35,12 +35,16 @@ impl<'a> Draws<'a> {
         let (n, exclude) = (self.shots.n, self.shots.excludes());
         let others = || (0..self.pool.len()).filter(|&i| !exclude || self.pool[i] != self.rows[item]);
         let few = |asked: usize| -> Result<Vec<usize>> {
-            mistake!("`fewshot.n` is {n}: {asked} examples are drawn, and there are {}", self.pool.len())
+            mistake!(
+                "`fewshot.n` is {n}: {asked} examples are drawn, and there are {}{}",
+                self.pool.len(),
+                if exclude { ", some of them the question itself" } else { "" }
+            )
         };
         let picked: Vec<usize> = match self.shots.sampler {
             Sampler::FirstN => others().take(n).collect(),
             Sampler::Default => {
-                let asked = n + usize::from(exclude);
+                let asked = n.saturating_add(usize::from(exclude));
                 let Some(mut picked) = self.random.sample(self.pool.len(), asked) else { return few(asked) };
                 picked.retain(|&i| !exclude || self.pool[i] != self.rows[item]);
                 picked.truncate(n);

@@ -161,7 +161,8 @@ impl Chain {
                 mistake!("`{metric}` needs `gold`");
             }
             if let Some((_, name)) = metric.split_once(':').filter(|(_, name)| !names.contains(name)) {
-                mistake!("`{metric}`: no filter `{name}`; there are: {}", names.join(", "));
+                let all = if names.is_empty() { "none".into() } else { names.join(", ") };
+                mistake!("`{metric}`: no filter `{name}`; there are: {all}");
             }
         }
         Ok(())

@@ -28,6 +28,8 @@ pub struct Question {
     pub endings: Vec<String>,
     /// The right options.
     pub golds: Vec<usize>,
+    /// Several prompts without what stands before them: an option's length is that of its own text.
+    pub bare: Vec<String>,
 }
 
 impl Question {
@@ -38,6 +40,7 @@ impl Question {
             delimiter: delimiter.into(),
             endings: endings.iter().map(|e| e.to_string()).collect(),
             golds: vec![gold],
+            bare: Vec::new(),
         }
     }
 
@@ -66,7 +69,7 @@ pub struct Blank {
 /// What a model goes on from, rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
-    /// The item's place in the data, from 0: what is drawn is its own, whoever else is asked.
+    /// The item's place in the data, from 0: of the same data it draws the same, whoever else is asked.
     pub number: usize,
     /// The prompt, with all that stands before it.
     pub prompt: String,
@@ -460,8 +463,8 @@ impl<'a> Builder<'a> {
     pub fn question(&mut self, item: usize) -> Result<Question> {
         let (before, said) = self.item(item)?;
         let prompts = said.prompts.iter().map(|p| format!("{before}{p}")).collect();
-        let (endings, golds) = (said.endings, said.golds);
-        Ok(Question { prompts, delimiter: self.delimiter.into(), endings, golds })
+        let (endings, golds, bare) = (said.endings, said.golds, said.prompts);
+        Ok(Question { prompts, delimiter: self.delimiter.into(), endings, golds, bare })
     }
 
     /// A cloze task's item, by its index.

@@ -36,6 +36,9 @@ pub struct Task {
     /// Where the data holds the items of all parts: a template that gives an item's part. Items of a part keep their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// The names of all parts that its file has, whichever of them a study asks for.
+    #[serde(skip)]
+    pub own_parts: Vec<String>,
     /// What counts the same in the score of a task with parts.
     #[serde(default)]
     pub weigh: Weigh,
@@ -328,7 +331,8 @@ fn usual_seed() -> u64 {
 impl Task {
     /// Reads a task file; `label` is what errors call it.
     pub fn parse(label: &str, text: &str) -> Result<Self> {
-        let task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
+        let mut task: Task = toml::from_str(text).blame(format!("`{label}`"))?;
+        task.own_parts = task.parts.keys().cloned().collect();
         let pool = task.fewshot.as_ref().and_then(|f| f.data.as_ref());
         for data in std::iter::once(&task.data).chain(pool) {
             data.check().blame(format!("`{label}`"))?;

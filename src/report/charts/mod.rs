@@ -204,14 +204,15 @@ fn relative(
 /// `None`: nothing of this task can be drawn relative to full precision.
 fn task_lines(frame: &Frame, group: &Group, sweep: &Sweep, task: usize) -> Option<TaskLines> {
     let info = &frame.records[group.tasks[task].record].task;
-    let metric = info.metrics.first()?;
+    let first = group.first_metric(frame, task);
+    let metric = info.metrics.get(first)?;
     let (mut chance, mut failed, mut series) = (None, false, Vec::new());
     for (stem, recipes) in &sweep.lines {
         let mut points = vec![(0, Point::Start(100.))];
         let mut any = false;
         for &(recipe, tick) in recipes {
             let Some(record) = group.cell(recipe, task) else { continue };
-            let Some(row) = frame.rows_of(record).first() else { continue };
+            let Some(row) = frame.rows_of(record).get(first) else { continue };
             if let Some(kept) = frame.kept(row) {
                 any = true;
                 points.push((tick + 1, Point::At(100. * kept.share, kept.stderr.map(|s| 100. * s))));
@@ -229,7 +230,7 @@ fn task_lines(frame: &Frame, group: &Group, sweep: &Sweep, task: usize) -> Optio
     (!series.is_empty()).then(|| TaskLines {
         label: format!("{} ({name})", one_line(&group.tasks[task].label)),
         inverted: (!metric.higher_is_better).then_some(name),
-        chance: chance.filter(|_| metric.higher_is_better),
+        chance: chance.filter(|_| metric.higher_is_better && first == 0),
         failed,
         series,
     })
