@@ -367,19 +367,25 @@ fn written_tasks_run_on_real_rows() {
     let idiom = |i: usize| json!({ "content": format!("第{i}天他#idiom#。"), "candidates": ["一心一意", "三心二意", "五花八门", "七上八下", "四面八方", "九牛一毛", "十全十美"], "answer": i % 7 });
     desk.write("chid.jsonl", (0..9).map(|i| idiom(i).to_string()).collect::<Vec<_>>().join("\n"));
     sets.push(("chid".into(), format!("'{}'", desk.arg("chid.jsonl"))));
-    let tasks = [
-        "emergent/self_calibration/virology",
-        "emergent/mmlu_p_true/virology",
-        "emergent/gsm8k*",
-        "emergent/strategyqa",
-        "basic/lambada_generated",
-        "trust/ethics_*_generated",
-        "trust/advglue_*",
-        "basic/chid",
-    ];
+    let mut tasks: Vec<String> =
+        ["emergent/self_calibration/virology", "emergent/mmlu_p_true/virology", "basic/chid"]
+            .map(String::from)
+            .into();
+    // The others as they are, but for how much is written.
+    for name in find::built_in() {
+        let found = find::find(&name, Path::new("")).unwrap().remove(0);
+        let key = found.name.as_str();
+        if let (Ask::Generate(g), true) = (&found.task.ask, sets.iter().any(|(k, _)| k == key)) {
+            let (text, limit) = (fs::read_to_string(repo(&found.label)).unwrap(), format!("= {}\n", g.limit));
+            assert!(text.contains(&limit), "{name}");
+            desk.write(&format!("{key}.toml"), text.replace(&limit, "= 9\n"));
+            tasks.push(format!("{key}.toml"));
+        }
+    }
+    let tasks: Vec<&str> = tasks.iter().map(String::as_str).collect();
     desk.study(&["stories"], &[], &tasks);
     let (study, out) = (desk.arg("study.toml"), desk.arg("out"));
-    let mut args = vec!["run", &study, "--out", &out, "--limit", "1"];
+    let mut args = vec!["run", &study, "--out", &out, "--limit", "2"];
     let sets: Vec<String> = sets.iter().map(|(k, v)| format!("data.{k}={v}")).collect();
     args.extend(sets.iter().flat_map(|s| ["--set", s]));
     desk.run(&args).expect(0);
@@ -389,7 +395,7 @@ fn written_tasks_run_on_real_rows() {
         let (name, metrics) = (text(&record["task"]["name"]), &record["metrics"]);
         assert_eq!(record["status"], "done", "{record}");
         let first = text(&record["task"]["metrics"][0]["name"]);
-        assert_eq!(metrics[first]["n"], 1, "{name}: {metrics}");
+        assert_eq!(metrics[first]["n"], 2, "{name}: {metrics}");
         if name.starts_with("advglue") {
             assert_eq!(metrics["exact_match"], metrics["exact_match_before"], "{name}");
         }
