@@ -607,7 +607,7 @@ fn choices() {
     for (what, change, parts) in [
         ("gold out of range", json!({ "gold": 2 }), &["quiz.toml", "item 3", "2 endings", "gold"][..]),
         ("gold negative", json!({ "gold": -1 }), &["quiz.toml", "item 3", "gold", "-1"]),
-        ("gold a word", json!({ "gold": "ran" }), &["quiz.toml", "item 3", "gold", "ran"]),
+        ("gold a word", json!({ "gold": "fell" }), &["quiz.toml", "item 3", "gold", "fell"]),
         ("gold null", json!({ "gold": null }), &["quiz.toml", "item 3", "gold"]),
         ("gold a fraction", json!({ "gold": 0.5 }), &["quiz.toml", "item 3", "gold", "0.5"]),
         ("gold huge", json!({ "gold": u64::MAX }), &["quiz.toml", "item 3", "gold"]),

@@ -431,6 +431,12 @@ fn the_suite_runs_on_a_model() {
         let parts = if ["lines_short", "topics", "needle"].contains(&name) { 1 } else { 2 };
         let cut = &record["metrics"]["cut_prompts"];
         assert_eq!(cut["n"], 2 * parts, "{record}");
+        // Lengths and positions are parts: each has its own values, in the study's order.
+        let names: Vec<&String> = record["parts"].as_object().unwrap().keys().collect();
+        assert_eq!(names.len(), if parts == 1 { names.len().min(1) } else { 2 }, "{record}");
+        if name == "lines_by_position" {
+            assert_eq!(names, ["30-0", "30-9"]);
+        }
         let share = cut["value"].as_f64().unwrap();
         match name {
             "lines" => assert_eq!(share, 0.5),

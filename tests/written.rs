@@ -146,6 +146,7 @@ fn an_attack_costs_what_it_takes_from_the_answers_before_it() {
     // After and before, item by item.
     let script = ["A", "A", "who knows", "B. positive", "A", "B", "none", "none"];
     let ask = |i: usize, gold: &str| Opening {
+        number: i,
         prompt: format!("after {i}"),
         before: Some(format!("before {i}")),
         gold: vec![gold.into()],
@@ -159,7 +160,9 @@ fn an_attack_costs_what_it_takes_from_the_answers_before_it() {
     let outcomes = run(&script);
     let values = ["exact_match", "exact_match_before", "exact_match_drop", "unparsed"]
         .map(|m| value(m, &outcomes).unwrap().value);
-    assert_eq!(values, [0.25, 0.75, 1. - 0.25 / 0.75, 0.5]);
+    for (got, want) in values.into_iter().zip([0.25, 0.75, 1. - 0.25 / 0.75, 0.5]) {
+        assert!((got - want).abs() < 1e-12, "{values:?}");
+    }
     assert_eq!(value("exact_match_drop:first-option", &outcomes), value("exact_match_drop", &outcomes));
     assert_eq!(value("unparsed:first-option", &outcomes).unwrap().value, 0.5);
     assert_eq!(metrics::share("unparsed:last-option", &outcomes[0]), None);
@@ -376,7 +379,7 @@ fn written_tasks_run_on_real_rows() {
     ];
     desk.study(&["stories"], &[], &tasks);
     let (study, out) = (desk.arg("study.toml"), desk.arg("out"));
-    let mut args = vec!["run", &study, "--out", &out, "--limit", "3"];
+    let mut args = vec!["run", &study, "--out", &out, "--limit", "1"];
     let sets: Vec<String> = sets.iter().map(|(k, v)| format!("data.{k}={v}")).collect();
     args.extend(sets.iter().flat_map(|s| ["--set", s]));
     desk.run(&args).expect(0);
@@ -386,7 +389,7 @@ fn written_tasks_run_on_real_rows() {
         let (name, metrics) = (text(&record["task"]["name"]), &record["metrics"]);
         assert_eq!(record["status"], "done", "{record}");
         let first = text(&record["task"]["metrics"][0]["name"]);
-        assert_eq!(metrics[first]["n"], 3, "{name}: {metrics}");
+        assert_eq!(metrics[first]["n"], 1, "{name}: {metrics}");
         if name.starts_with("advglue") {
             assert_eq!(metrics["exact_match"], metrics["exact_match_before"], "{name}");
         }

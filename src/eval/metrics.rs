@@ -206,18 +206,18 @@ pub static METRICS: &[Metric] = &[
     Metric {
         name: "contains",
         about: "share of answers that a gold one stands in, after the first filter; ignores what `exact_match` ignores",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.contains, 1.])),
+        share: |o| filtered(o, None, |f| f.contains),
     },
     Metric {
         name: "best_subspan_em",
         about: "the same of texts as SQuAD's script normalizes them: case, punctuation, articles, spaces",
-        of: &["generate"],
+        of: &["generate", "dialogue"],
         higher_is_better: true,
         scale: Scale::Plain,
-        share: |o| generated(o, |a| Some([a.filtered.first()?.subspan, 1.])),
+        share: |o| filtered(o, None, |f| f.subspan),
     },
     Metric {
         name: "same_tokens",

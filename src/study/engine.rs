@@ -98,12 +98,14 @@ pub struct Counter<'a> {
     words: Words<'a>,
     /// Tokens that would go through the blocks.
     pub tokens: usize,
+    /// The longest answers to each prompt, all with their prompts: tokens that a cache would hold, longest first.
+    pub held: Vec<usize>,
 }
 
 impl<'a> Counter<'a> {
     /// Nothing counted yet.
     pub fn new(words: Words<'a>) -> Self {
-        Self { words, tokens: 0 }
+        Self { words, tokens: 0, held: Vec::new() }
     }
 }
 
@@ -137,7 +139,11 @@ impl Lm for Counter<'_> {
         Ok(())
     }
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, _: &mut Next) -> Result<()> {
-        self.tokens += prompts.iter().map(|p| p.len() + limit).sum::<usize>();
+        let lengths = prompts.iter().map(|p| p.len() + limit);
+        self.tokens += lengths.clone().sum::<usize>();
+        self.held.extend(lengths);
+        self.held.sort_unstable_by(|a, b| b.cmp(a));
+        self.held.truncate(generate::AT_ONCE);
         Ok(())
     }
 }

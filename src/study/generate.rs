@@ -5,14 +5,14 @@
 //! do not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
 use crate::model::{
     decoder::{Batch, Cache, Decoder},
-    spec::Mixer,
+    spec::{BlockSpec, DecoderSpec, Mixer},
 };
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use std::ops::ControlFlow;
 
 /// Sequences at once, at most: more rows make a product no quicker, and each keeps its past.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// Bytes of all their pasts, about: 1 GB; one sequence may have more.
 const CACHES: usize = 1 << 30;
 
@@ -94,8 +94,21 @@ pub(super) fn run(
 
 /// Bytes of a sequence's past: of its own, and a token.
 fn bytes(decoder: &Decoder) -> (usize, usize) {
-    decoder.blocks.iter().fold((0, 0), |(fixed, each), block| match &block.spec.mixer {
-        Mixer::Attention(a) => (fixed, each + 4 * a.kv_width() * if block.kv.is_some() { 4 } else { 2 }),
+    decoder.blocks.iter().fold((0, 0), |sum, block| add(sum, &block.spec, block.kv.is_some()))
+}
+
+/// Keys and values; where a map stands before them, as they came and as it leaves them.
+fn add((fixed, each): (usize, usize), block: &BlockSpec, mapped: bool) -> (usize, usize) {
+    match &block.mixer {
+        Mixer::Attention(a) => (fixed, each + 4 * a.kv_width() * if mapped { 4 } else { 2 }),
         Mixer::Ssm(s) => (fixed + 4 * (s.inner * s.state + s.channels() * s.conv), each),
-    })
+    }
+}
+
+/// Bytes of the pasts of the longest sequences, at most: as many as [`run`] lets in at once.
+pub(super) fn pasts(spec: &DecoderSpec, mapped: bool, longest: &[usize]) -> usize {
+    let (fixed, each) = spec.blocks.iter().fold((0, 0), |sum, block| add(sum, block, mapped));
+    let of = |tokens: &usize| fixed + each * tokens;
+    let all: usize = longest.iter().map(of).sum();
+    all.min(CACHES.max(longest.first().map_or(0, of)))
 }

@@ -250,7 +250,7 @@ pub struct Load {
     pub tokens: f64,
     /// Two for each parameter of a linear that a token goes through.
     pub flops: f64,
-    /// Both models' parameters in f32 and one pass's values.
+    /// Both models' parameters in f32, one pass's values, and what answers under way remember.
     pub bytes: f64,
 }
 
@@ -272,7 +272,8 @@ pub fn count(
     Ok(Load {
         tokens,
         flops: tokens * spec.flops_a_token(),
-        bytes: memory(spec, recipe, super::engine::PACK.min(lm.tokens)),
+        bytes: memory(spec, recipe, super::engine::PACK.min(lm.tokens))
+            + super::generate::pasts(spec, recipe.kv.is_some(), &lm.held) as f64,
     })
 }
 

@@ -231,7 +231,7 @@ fn one(
             (rows, digest(sorted.to_string().as_bytes()))
         }
         (None, Data::Split(split)) => match split.files(hub) {
-            Ok(data) => return one(label, &Data::Hub(data), place, None, hub),
+            Ok(data) => return one(label, &Data::Hub(data), place, None, (part, title), hub),
             Err(e) => mistake!("`{label}`: {e:#}. Or {}", split.own()),
         },
         (None, Data::Hub(data)) => {

@@ -53,7 +53,12 @@ impl Template {
         match &self.expression {
             Some(source) => {
                 let value = self.environment.compile_expression(source).and_then(|e| e.eval(Serde(item)));
-                Ok(serde_json::to_value(value.blame(format!("template `{}`", self.source))?)?)
+                let value = value.blame(format!("template `{}`", self.source))?;
+                // As a text it would be an error, and a name alone is no use that the engine objects to.
+                if value.is_undefined() {
+                    mistake!("template `{}`: undefined value: the item has no such field", self.source);
+                }
+                Ok(serde_json::to_value(value)?)
             }
             None => Ok(Value::String(self.text(item)?)),
         }
