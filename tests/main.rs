@@ -22,6 +22,8 @@ mod hub;
 mod kit;
 /// What llama.cpp prints.
 mod llama_cpp;
+/// The built-in suite and its model.
+mod microworld;
 /// Every family, and repositories as they are, through the command line.
 mod models;
 /// PyTorch's checkpoints, and files that pretend to be.
