@@ -19,7 +19,7 @@ use bitsweep::model::{
 };
 use candle_core::{DType, Device, Tensor};
 use learn::{Adam, Shape};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     collections::HashMap,
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     }
 }
 
-fn config() -> serde_json::Value {
+fn config() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": SHAPE.vocab,
         "hidden_size": SHAPE.width, "intermediate_size": SHAPE.inner, "num_hidden_layers": SHAPE.blocks,
@@ -97,10 +97,10 @@ const CHAT: &str = "{{ bos_token }}{% for message in messages %}\
     {% if add_generation_prompt %}{{ 'Bot:' }}{% endif %}";
 
 fn data(here: &Path) -> Result<()> {
-    let lines = |rows: Vec<serde_json::Value>| rows.iter().map(|r| format!("{r}\n")).collect::<String>();
+    let lines = |rows: Vec<Value>| rows.iter().map(|r| format!("{r}\n")).collect::<String>();
     let mut rng = Rng::new(HELD_OUT);
     let text =
-        (0..DOCUMENTS).map(|_| line(&mut rng)).map(|d| json!({"text": d.text, "nats": d.nats})).collect();
+        (0..DOCUMENTS).map(|_| line(&mut rng)).map(|d| json!({"nats": d.nats, "text": d.text})).collect();
     fs::write(here.join("text.jsonl"), lines(text))?;
     for (name, topic, n) in [
         ("facts", Topic::Facts, 300),
@@ -119,27 +119,24 @@ fn data(here: &Path) -> Result<()> {
         ("lines", Topic::Lines, 100),
     ] {
         let rows = questions(topic, HELD_OUT, n).into_iter().map(|q| {
-            let mut row = json!({"prompt": q.prompt});
+            // By name, so that rows keep their bytes.
+            let mut row: BTreeMap<&str, Value> = BTreeMap::from([("prompt", json!(q.prompt))]);
             if let [answer] = &q.endings[..] {
                 let bare = matches!(topic, Topic::Instructions | Topic::Lines);
                 let answer = answer.trim();
-                row["answer"] = json!(answer.strip_suffix('.').filter(|_| bare).unwrap_or(answer));
+                let end = answer.trim_end_matches('.');
+                row.insert("answer", json!(if bare { end } else { answer }));
                 if topic == Topic::Steps {
-                    let result = answer.trim_end_matches('.').rsplit(' ').next();
-                    row["result"] = json!(result);
+                    row.insert("result", json!(end.rsplit(' ').next()));
                 }
             } else {
-                row["endings"] = json!(q.endings);
-                row["gold"] = json!(q.gold);
+                row.extend([("endings", json!(q.endings)), ("gold", json!(q.gold))]);
             }
-            if let Some(clean) = q.clean {
-                row["clean"] = json!(clean);
-            }
+            row.extend(q.clean.map(|clean| ("clean", json!(clean))));
             if let Some([first, reply, second]) = q.turns {
-                row["turns"] = json!([first, second]);
-                row["reply"] = json!(reply);
+                row.extend([("turns", json!([first, second])), ("reply", json!(reply))]);
             }
-            row
+            json!(row)
         });
         fs::write(here.join(format!("{name}.jsonl")), lines(rows.collect()))?;
     }
