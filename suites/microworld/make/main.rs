@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! cargo run --release --example microworld -- data            text and questions, and the tokenizer
-//! cargo run --release --example microworld -- train [STEPS]   the model (about an hour on two cores: see README.md)
+//! cargo run --release --example microworld -- train           the model, in two stages (see README.md)
+//! cargo run --release --example microworld -- more            the second stage alone, from the weights as they are
 //! cargo run --release --example microworld -- check           held-out loss beside the generator's own entropy
 //! ```
-//! `train STEPS FOLDER` and `check FOLDER` leave the shipped weights alone.
+//! The last three take a folder, so that the shipped weights are left alone, and a number: the second stage's steps.
 // No hash's order reaches a text: the tests only look through their own tables.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::iter_over_hash_type, missing_docs)]
 mod learn;
 mod world;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bitsweep::model::{
     checkpoint::Checkpoint,
     decoder::{Batch, Decoder},
@@ -25,6 +26,10 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Instant,
 };
 use tokenizers::{
@@ -51,7 +56,8 @@ const SHAPE: Shape =
 const BATCH: usize = 4096;
 /// Documents are packed, whole, until a sequence has so many tokens.
 const PACKED: usize = 128;
-const STEPS: usize = 6000;
+/// Of the second stage.
+const STEPS: usize = 1600;
 const PEAK: f64 = 4e-3;
 const SEED: u64 = 20_261_126;
 /// Seeds of what is asked; training draws from [`SEED`] on, so that no text below was trained on.
@@ -61,15 +67,24 @@ const DOCUMENTS: usize = 400;
 
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/microworld");
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut second = SECOND;
+    let mut model = here.join("model");
+    for word in args.iter().skip(1) {
+        match word.parse() {
+            Ok(steps) => (second.steps, second.of) = (steps, steps),
+            Err(_) => model = PathBuf::from(word),
+        }
+    }
+    match args.first().map(String::as_str) {
         Some("data") => data(&here),
         Some("train") => {
-            let steps = args.next().map_or(Ok(STEPS), |s| s.parse())?;
-            train(&here, steps, &args.next().map_or(here.join("model"), PathBuf::from))
+            train(&here, &FIRST, start(), &model)?;
+            train(&here, &second, stored(&model)?, &model)
         }
-        Some("check") => check(&here, &args.next().map_or(here.join("model"), PathBuf::from)),
-        _ => anyhow::bail!("say `data`, `train` or `check`"),
+        Some("more") => train(&here, &second, stored(&model)?, &model),
+        Some("check") => check(&here, &model),
+        _ => anyhow::bail!("say `data`, `train`, `more` or `check`"),
     }
 }
 
@@ -200,13 +215,29 @@ fn normal(rng: &mut Rng) -> f32 {
     ((-2. * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
 }
 
-fn train(here: &Path, steps: usize, into: &Path) -> Result<()> {
-    let tok = load_tokenizer(here)?;
-    let layout = SHAPE.layout();
+/// A stretch of training: so many steps of a schedule `of` some, and whether documents of what is learned last are mixed in.
+struct Stage {
+    steps: usize,
+    of: usize,
+    peak: f64,
+    warm: usize,
+    /// A batch is cut into so many, which two threads take in turn; their gradients are added in one order.
+    pieces: usize,
+    practice: bool,
+    seed: u64,
+}
+
+/// From chance; then from the weights as they are stored.
+const FIRST: Stage =
+    Stage { steps: 1250, of: 4000, peak: PEAK, warm: 100, pieces: 2, practice: false, seed: SEED };
+const SECOND: Stage =
+    Stage { steps: STEPS, of: STEPS, peak: 0.75 * PEAK, warm: 50, pieces: 8, practice: true, seed: SEED + 1 };
+
+fn start() -> Vec<f32> {
     let mut dice = Rng::new(SEED ^ 1);
     let mut params = Vec::new();
     let depth = (2. * SHAPE.blocks as f32).sqrt();
-    for slot in &layout {
+    for slot in SHAPE.layout() {
         let n: usize = slot.sizes.iter().product();
         let into_stream = ["o_proj.weight", "down_proj.weight"].iter().any(|end| slot.name.ends_with(end));
         let sd = match slot.sizes[..] {
@@ -216,27 +247,57 @@ fn train(here: &Path, steps: usize, into: &Path) -> Result<()> {
         };
         params.extend((0..n).map(|_| if sd == 0. { 1. } else { normal(&mut dice) * sd }));
     }
-    println!("{} parameters, {steps} steps of about {BATCH} tokens", params.len());
+    params
+}
+
+fn stored(dir: &Path) -> Result<Vec<f32>> {
+    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu)?;
+    let mut params = Vec::new();
+    for slot in SHAPE.layout() {
+        let tensor = tensors.get(&slot.name).with_context(|| slot.name.clone())?;
+        params.extend(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(params)
+}
+
+fn train(here: &Path, stage: &Stage, mut params: Vec<f32>, into: &Path) -> Result<()> {
+    let tok = load_tokenizer(here)?;
+    println!("{} parameters, {} steps of about {BATCH} tokens", params.len(), stage.steps);
     let mut adam = Adam::new(params.len());
-    let mut grads = [vec![0f32; params.len()], vec![0f32; params.len()]];
-    let mut stream = Stream { rng: Rng::new(SEED), tok: &tok };
+    let pieces: Vec<Mutex<(f64, Vec<f32>)>> =
+        (0..stage.pieces).map(|_| Mutex::new((0., vec![0f32; params.len()]))).collect();
+    let mut stream = Stream { rng: Rng::new(stage.seed), tok: &tok, size: BATCH / stage.pieces };
     let (began, mut seen, mut sum, mut count) = (Instant::now(), 0, 0., 0);
-    for step in 0..steps {
-        let warm = (step as f64 + 1.) / 100.;
-        let progress = step as f64 / steps as f64;
-        let rate = PEAK * warm.min(1.) * (0.01 + 0.99 * 0.5 * (1. + (progress * std::f64::consts::PI).cos()));
-        let halves = [stream.half()?, stream.half()?];
-        let tokens: usize = halves.iter().flatten().map(|s| s.len() - 1).sum();
-        // Each half on its own thread; their gradients are added in one order.
-        let [first, second] = &mut grads;
-        let run = |half: &[Vec<u32>], grad: &mut [f32]| SHAPE.loss(&params, half, grad, 1. / tokens as f32);
-        sum += std::thread::scope(|scope| {
-            let other = scope.spawn(|| run(&halves[1], second));
-            let loss = run(&halves[0], first);
-            other.join().map(|l| loss + l).map_err(|_| anyhow::anyhow!("a thread of the training failed"))
-        })?;
-        first.iter_mut().zip(&*second).for_each(|(a, b)| *a += b);
-        adam.step(&mut params, first, rate as f32);
+    for step in 0..stage.steps {
+        let warm = (step as f64 + 1.) / stage.warm as f64;
+        let progress = step as f64 / stage.of as f64;
+        let cosine = 0.01 + 0.99 * 0.5 * (1. + (progress * std::f64::consts::PI).cos());
+        // The last quarter sees the world as it is.
+        let practice = stage.practice && progress < 0.75;
+        let batch = pieces.iter().map(|_| stream.piece(practice)).collect::<Result<Vec<_>>>()?;
+        let tokens: usize = batch.iter().flatten().map(|s| s.len() - 1).sum();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((piece, here)) = {
+                let i = next.fetch_add(1, Relaxed);
+                batch.get(i).zip(pieces.get(i))
+            } {
+                let mut here = here.lock().unwrap();
+                here.0 = SHAPE.loss(&params, piece, &mut here.1, 1. / tokens as f32);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(work);
+            work();
+        });
+        let mut all = pieces.iter().map(|p| p.lock().unwrap());
+        let mut first = all.next().context("no pieces")?;
+        sum += first.0;
+        for other in all {
+            sum += other.0;
+            first.1.iter_mut().zip(&other.1).for_each(|(a, b)| *a += b);
+        }
+        adam.step(&mut params, &first.1, (stage.peak * warm.min(1.) * cosine) as f32);
         (seen, count) = (seen + tokens, count + tokens);
         if (step + 1) % 50 == 0 {
             let speed = seen as f64 / began.elapsed().as_secs_f64();
@@ -247,8 +308,8 @@ fn train(here: &Path, steps: usize, into: &Path) -> Result<()> {
             );
             (sum, count) = (0., 0);
         }
-        if (step + 1) % 250 == 0 || step + 1 == steps {
-            save(into, &layout, &params)?;
+        if (step + 1) % 250 == 0 || step + 1 == stage.steps {
+            save(into, &SHAPE.layout(), &params)?;
         }
     }
     check(here, into)
@@ -258,16 +319,21 @@ fn train(here: &Path, steps: usize, into: &Path) -> Result<()> {
 struct Stream<'a> {
     rng: Rng,
     tok: &'a Tokenizer,
+    size: usize,
 }
 
 impl Stream<'_> {
-    /// Half a batch.
-    fn half(&mut self) -> Result<Vec<Vec<u32>>> {
+    /// A part of a batch.
+    fn piece(&mut self, practice: bool) -> Result<Vec<Vec<u32>>> {
         let (mut list, mut tokens) = (Vec::new(), 0);
-        while tokens < BATCH / 2 {
+        while tokens < self.size {
             let mut one = Vec::new();
             while one.len() < PACKED {
-                one.extend(encode(self.tok, &line(&mut self.rng).text)?);
+                if practice && self.rng.next_u64().is_multiple_of(5) {
+                    one.extend(encode(self.tok, &(world::practice(&mut self.rng) + "\n"))?);
+                } else {
+                    one.extend(encode(self.tok, &line(&mut self.rng).text)?);
+                }
             }
             one.push(0); // the end of the last document is to be learned too
             one.truncate(512);

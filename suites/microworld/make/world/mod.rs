@@ -85,6 +85,24 @@ pub fn document(rng: &mut Rng) -> Document {
     Document { text, nats: draw.nats, kind }
 }
 
+/// A text for training alone, of what is learned last: new words, lines (fewer, and most of them asked for), instructions,
+/// stories, deeds.
+pub fn practice(rng: &mut Rng) -> String {
+    let mut draw = Draw::new(rng);
+    let kind = draw.weighted(&[
+        (Kind::NewWords, 4),
+        (Kind::Lines, 3),
+        (Kind::Instructions, 2),
+        (Kind::Story, 1),
+        (Kind::Deeds, 2),
+    ]);
+    if kind == Kind::Lines {
+        let lo = [2, 4, 8, 16][draw.pick(4)];
+        return written(lines(&mut draw, lo, 2 * lo, lo));
+    }
+    text_of(kind, &mut draw)
+}
+
 fn text_of(kind: Kind, draw: &mut Draw) -> String {
     match kind {
         Kind::Facts => facts(draw),
