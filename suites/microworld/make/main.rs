@@ -329,7 +329,7 @@ impl Stream<'_> {
         while tokens < self.size {
             let mut one = Vec::new();
             while one.len() < PACKED {
-                if practice && self.rng.next_u64().is_multiple_of(5) {
+                if practice && self.rng.next_u64().is_multiple_of(3) {
                     one.extend(encode(self.tok, &(world::practice(&mut self.rng) + "\n"))?);
                 } else {
                     one.extend(encode(self.tok, &line(&mut self.rng).text)?);
