@@ -85,19 +85,12 @@ pub fn document(rng: &mut Rng) -> Document {
     Document { text, nats: draw.nats, kind }
 }
 
-/// A text for training alone, of what is learned last: whatever must be looked up in the text itself, spelling, judgements.
-/// Lines are fewer, and more of them are asked for.
+/// A text for training alone, of what is learned last: new words, judgements, deeds, and lines, fewer of them and more that
+/// are asked for.
 pub fn practice(rng: &mut Rng) -> String {
     let mut draw = Draw::new(rng);
-    let kind = draw.weighted(&[
-        (Kind::NewWords, 5),
-        (Kind::Story, 4),
-        (Kind::Lines, 4),
-        (Kind::Misspelt, 3),
-        (Kind::Judgements, 3),
-        (Kind::Deeds, 2),
-        (Kind::Instructions, 1),
-    ]);
+    let kind =
+        draw.weighted(&[(Kind::NewWords, 4), (Kind::Lines, 5), (Kind::Judgements, 7), (Kind::Deeds, 4)]);
     if kind == Kind::Lines {
         let lo = [2, 4, 8, 16][draw.pick(4)];
         return written(lines(&mut draw, lo, 2 * lo, lo));
