@@ -57,7 +57,7 @@ const BATCH: usize = 4096;
 /// Documents are packed, whole, until a sequence has so many tokens.
 const PACKED: usize = 128;
 /// Of the second stage.
-const STEPS: usize = 1600;
+const STEPS: usize = 1200;
 const PEAK: f64 = 4e-3;
 const SEED: u64 = 20_261_126;
 /// Seeds of what is asked; training draws from [`SEED`] on, so that no text below was trained on.
@@ -229,9 +229,9 @@ struct Stage {
 
 /// From chance; then from the weights as they are stored.
 const FIRST: Stage =
-    Stage { steps: 1250, of: 4000, peak: PEAK, warm: 100, pieces: 2, practice: false, seed: SEED };
+    Stage { steps: 4000, of: 4000, peak: PEAK, warm: 100, pieces: 2, practice: false, seed: SEED };
 const SECOND: Stage =
-    Stage { steps: STEPS, of: STEPS, peak: 0.75 * PEAK, warm: 50, pieces: 8, practice: true, seed: SEED + 1 };
+    Stage { steps: STEPS, of: STEPS, peak: 0.5 * PEAK, warm: 50, pieces: 8, practice: true, seed: SEED + 1 };
 
 fn start() -> Vec<f32> {
     let mut dice = Rng::new(SEED ^ 1);

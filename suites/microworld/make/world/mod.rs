@@ -90,7 +90,7 @@ pub fn document(rng: &mut Rng) -> Document {
 pub fn practice(rng: &mut Rng) -> String {
     let mut draw = Draw::new(rng);
     let kind =
-        draw.weighted(&[(Kind::NewWords, 4), (Kind::Lines, 5), (Kind::Judgements, 7), (Kind::Deeds, 4)]);
+        draw.weighted(&[(Kind::NewWords, 3), (Kind::Lines, 8), (Kind::Judgements, 3), (Kind::Deeds, 6)]);
     if kind == Kind::Lines {
         let lo = [2, 4, 8, 16][draw.pick(4)];
         return written(lines(&mut draw, lo, 2 * lo, lo));
