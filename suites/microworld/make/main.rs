@@ -63,7 +63,7 @@ const SEED: u64 = 20_261_126;
 /// Seeds of what is asked; training draws from [`SEED`] on, so that no text below was trained on.
 const HELD_OUT: u64 = 7_000;
 /// Held-out documents.
-const DOCUMENTS: usize = 400;
+const DOCUMENTS: usize = 300;
 
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/microworld");
@@ -124,13 +124,13 @@ fn data(here: &Path) -> Result<()> {
         ("classes", Topic::Classes, 300),
         ("judgements", Topic::Judgements, 300),
         ("reading", Topic::Reading, 300),
-        ("new-words", Topic::NewWords, 300),
+        ("new-words", Topic::NewWords, 200),
         ("unknowns", Topic::Unknowns, 300),
         ("misspelt", Topic::Misspelt, 200),
         ("deeds", Topic::Deeds, 300),
         ("steps", Topic::Steps, 100),
         ("instructions", Topic::Instructions, 200),
-        ("turns", Topic::Talk, 200),
+        ("turns", Topic::Talk, 150),
         ("lines", Topic::Lines, 100),
     ] {
         let rows = questions(topic, HELD_OUT, n).into_iter().map(|q| {
