@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cargo run --release --example microworld -- data            text and questions, and the tokenizer
-//! cargo run --release --example microworld -- train           the model, in two stages (see README.md)
-//! cargo run --release --example microworld -- more            the second stage alone, from the weights as they are
+//! cargo run --release --example microworld -- train           the model, in three stages (see README.md)
+//! cargo run --release --example microworld -- more            the last stage alone, from the weights as they are
 //! cargo run --release --example microworld -- check           held-out loss beside the generator's own entropy
 //! ```
-//! The last three take a folder, so that the shipped weights are left alone, and a number: the second stage's steps.
+//! The last three take a folder, so that the shipped weights are left alone, and a number: the last stage's steps.
 // No hash's order reaches a text: the tests only look through their own tables.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::iter_over_hash_type, missing_docs)]
 mod learn;
@@ -40,7 +40,7 @@ use tokenizers::{
     processors::template::TemplateProcessing,
 };
 use world::{
-    Document,
+    Document, Practice,
     chance::Rng,
     document,
     questions::{Topic, questions},
@@ -56,9 +56,6 @@ const SHAPE: Shape =
 const BATCH: usize = 4096;
 /// Documents are packed, whole, until a sequence has so many tokens.
 const PACKED: usize = 128;
-/// Of the second stage.
-const STEPS: usize = 1200;
-const PEAK: f64 = 4e-3;
 const SEED: u64 = 20_261_126;
 /// Seeds of what is asked; training draws from [`SEED`] on, so that no text below was trained on.
 const HELD_OUT: u64 = 7_000;
@@ -68,21 +65,22 @@ const DOCUMENTS: usize = 300;
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/microworld");
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let mut second = SECOND;
+    let [first, second, mut third] = STAGES;
     let mut model = here.join("model");
     for word in args.iter().skip(1) {
         match word.parse() {
-            Ok(steps) => (second.steps, second.of) = (steps, steps),
+            Ok(steps) => (third.steps, third.of) = (steps, steps),
             Err(_) => model = PathBuf::from(word),
         }
     }
     match args.first().map(String::as_str) {
         Some("data") => data(&here),
         Some("train") => {
-            train(&here, &FIRST, start(), &model)?;
-            train(&here, &second, stored(&model)?, &model)
+            train(&here, &first, start(), &model)?;
+            train(&here, &second, stored(&model)?, &model)?;
+            train(&here, &third, stored(&model)?, &model)
         }
-        Some("more") => train(&here, &second, stored(&model)?, &model),
+        Some("more") => train(&here, &third, stored(&model)?, &model),
         Some("check") => check(&here, &model),
         _ => anyhow::bail!("say `data`, `train`, `more` or `check`"),
     }
@@ -215,7 +213,8 @@ fn normal(rng: &mut Rng) -> f32 {
     ((-2. * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
 }
 
-/// A stretch of training: so many steps of a schedule `of` some, and whether documents of what is learned last are mixed in.
+/// A stretch of training: so many steps of a schedule `of` some, and how often documents of what is learned last come in
+/// between.
 struct Stage {
     steps: usize,
     of: usize,
@@ -223,15 +222,33 @@ struct Stage {
     warm: usize,
     /// A batch is cut into so many, which two threads take in turn; their gradients are added in one order.
     pieces: usize,
-    practice: bool,
+    /// One text in so many, until the last quarter, which sees the world as it is.
+    practice: Option<(u64, Practice)>,
     seed: u64,
 }
 
-/// From chance; then from the weights as they are stored.
-const FIRST: Stage =
-    Stage { steps: 4000, of: 4000, peak: PEAK, warm: 100, pieces: 2, practice: false, seed: SEED };
-const SECOND: Stage =
-    Stage { steps: STEPS, of: STEPS, peak: 0.5 * PEAK, warm: 50, pieces: 8, practice: true, seed: SEED + 1 };
+/// From chance; then, twice, from the weights as they are stored.
+const STAGES: [Stage; 3] = [
+    Stage { steps: 4000, of: 4000, peak: 4e-3, warm: 100, pieces: 2, practice: None, seed: SEED },
+    Stage {
+        steps: 1000,
+        of: 1200,
+        peak: 2e-3,
+        warm: 50,
+        pieces: 8,
+        practice: Some((3, Practice::Mixed)),
+        seed: SEED + 1,
+    },
+    Stage {
+        steps: 1200,
+        of: 1200,
+        peak: 2e-3,
+        warm: 50,
+        pieces: 8,
+        practice: Some((2, Practice::Lines)),
+        seed: SEED + 2,
+    },
+];
 
 fn start() -> Vec<f32> {
     let mut dice = Rng::new(SEED ^ 1);
@@ -272,8 +289,7 @@ fn train(here: &Path, stage: &Stage, mut params: Vec<f32>, into: &Path) -> Resul
         let warm = (step as f64 + 1.) / stage.warm as f64;
         let progress = step as f64 / stage.of as f64;
         let cosine = 0.01 + 0.99 * 0.5 * (1. + (progress * std::f64::consts::PI).cos());
-        // The last quarter sees the world as it is.
-        let practice = stage.practice && progress < 0.75;
+        let practice = stage.practice.filter(|_| progress < 0.75);
         let batch = pieces.iter().map(|_| stream.piece(practice)).collect::<Result<Vec<_>>>()?;
         let tokens: usize = batch.iter().flatten().map(|s| s.len() - 1).sum();
         let next = AtomicUsize::new(0);
@@ -324,13 +340,15 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// A part of a batch.
-    fn piece(&mut self, practice: bool) -> Result<Vec<Vec<u32>>> {
+    fn piece(&mut self, practice: Option<(u64, Practice)>) -> Result<Vec<Vec<u32>>> {
         let (mut list, mut tokens) = (Vec::new(), 0);
         while tokens < self.size {
             let mut one = Vec::new();
             while one.len() < PACKED {
-                if practice && self.rng.next_u64().is_multiple_of(3) {
-                    one.extend(encode(self.tok, &(world::practice(&mut self.rng) + "\n"))?);
+                if let Some((often, of)) = practice
+                    && self.rng.next_u64().is_multiple_of(often)
+                {
+                    one.extend(encode(self.tok, &(world::practice(&mut self.rng, of) + "\n"))?);
                 } else {
                     one.extend(encode(self.tok, &line(&mut self.rng).text)?);
                 }

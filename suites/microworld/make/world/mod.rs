@@ -85,17 +85,44 @@ pub fn document(rng: &mut Rng) -> Document {
     Document { text, nats: draw.nats, kind }
 }
 
-/// A text for training alone, of what is learned last: new words, judgements, deeds, and lines, fewer of them and more that
-/// are asked for.
-pub fn practice(rng: &mut Rng) -> String {
+/// What is practised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Practice {
+    /// Lines, deeds, new words, judgements.
+    Mixed,
+    /// Lines above all, mostly few of them, and every one asked for.
+    Lines,
+}
+
+/// A text for training alone, of what is learned last.
+pub fn practice(rng: &mut Rng, of: Practice) -> String {
     let mut draw = Draw::new(rng);
-    let kind =
-        draw.weighted(&[(Kind::NewWords, 3), (Kind::Lines, 8), (Kind::Judgements, 3), (Kind::Deeds, 6)]);
-    if kind == Kind::Lines {
-        let lo = [2, 4, 8, 16][draw.pick(4)];
-        return written(lines(&mut draw, lo, 2 * lo, lo));
+    let kind = match of {
+        Practice::Mixed => {
+            draw.weighted(&[(Kind::NewWords, 3), (Kind::Lines, 8), (Kind::Judgements, 3), (Kind::Deeds, 6)])
+        }
+        Practice::Lines => draw.weighted(&[
+            (Kind::Lines, 12),
+            (Kind::NewWords, 3),
+            (Kind::Deeds, 2),
+            (Kind::Judgements, 2),
+            (Kind::Misspelt, 1),
+        ]),
+    };
+    if kind != Kind::Lines {
+        return text_of(kind, &mut draw);
     }
-    text_of(kind, &mut draw)
+    let (lo, hi, asked) = match of {
+        Practice::Mixed => {
+            let lo = [2, 4, 8, 16][draw.pick(4)];
+            (lo, 2 * lo, lo)
+        }
+        Practice::Lines => {
+            let n = [2, 2, 3, 4, 6, 8, 16, 24][draw.pick(8)];
+            (n, n, n.min(10))
+        }
+    };
+    written(lines(&mut draw, lo, hi, asked))
 }
 
 fn text_of(kind: Kind, draw: &mut Draw) -> String {
