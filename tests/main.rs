@@ -28,6 +28,8 @@ mod language;
 mod llama_cpp;
 /// Items drawn from a seed, and the suite `long`.
 mod made;
+/// The built-in suite and its model.
+mod microworld;
 /// Every family, and repositories as they are, through the command line.
 mod models;
 /// Alone, among others, in another order, in shards: the same.

@@ -70,7 +70,7 @@ fn a_model_is_planned_from_its_config_alone() {
         plan.contains("state of") && plan.contains("`kv` rounds") && !plan.contains("no weights"),
         "{plan}"
     );
-    assert!(desk.run(&["plan", "builtin:llama"]).expect(0).out.contains("1082752 parameters"));
+    assert!(desk.run(&["plan", "builtin:llama"]).expect(0).out.contains("1115520 parameters"));
     // Of a model on the Hub, the config is asked for and nothing else.
     desk.run(&["plan", "org/name"]).expect(2).says(&["org/name", "config.json", "HF_HUB_OFFLINE"]);
     desk.run(&["plan", "builtin:lama"]).expect(2).says(&["builtin:lama", "did you mean"]);

@@ -1,7 +1,7 @@
 //! The decoder's small operations: norms, activations, additions, each in two forms.
 //!
-//! *Reference*: a chain of candle operations, with gradients, on any device; training and GPUs use it. *Fused*: one loop
-//! over rows on a CPU. `tests/engine.rs` holds the two together.
+//! *Reference*: a chain of candle operations, with gradients, on any device; GPUs use it, and training is held to it.
+//! *Fused*: one loop over rows on a CPU. `tests/engine.rs` holds the two together.
 use super::spec::{Act, Gain, NormKind, NormSpec};
 use crate::tensor::{matmul, rows};
 use candle_core::{D, DType, Result, Tensor};

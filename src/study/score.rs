@@ -59,12 +59,12 @@ pub fn score(task: &Task, parts: &[&str], outcomes: Outcomes) -> Result<Scored> 
         for (run, (_, of_part)) in runs.iter().zip(&mut of_parts) {
             // A calibration error has bins of its own.
             let of = &all[run.clone()];
-            let part = value(name, metric, &metrics::shares(name, of).unwrap_or_default(), of)?;
+            let part = value(metric, &metrics::shares(name, of).unwrap_or_default(), of)?;
             each.extend(part);
             of_part.extend(part.map(|v| (name.clone(), v)));
         }
         let total = if runs.is_empty() {
-            value(name, metric, &shares, &all)?
+            value(metric, &shares, &all)?
         } else {
             let plain = metric.scale == Scale::Plain && shares.iter().all(|s| s[1] == 1.);
             if task.weigh == Weigh::Parts {
@@ -107,7 +107,7 @@ fn even(shares: &mut [Share], runs: &[Range<usize>]) {
 }
 
 /// A metric's value over these items, with the harness's error where it is not this program's.
-fn value(name: &str, metric: &Metric, shares: &[Share], outcomes: &[Outcome]) -> Result<Option<Value>> {
+fn value(metric: &Metric, shares: &[Share], outcomes: &[Outcome]) -> Result<Option<Value>> {
     let Some(value) = base(metric, shares, outcomes)? else { return Ok(None) };
     let cloze = outcomes.iter().all(|o| matches!(o, Outcome::Cloze(_)));
     let stderr_lm_eval = (cloze && metric.scale == Scale::Exp).then(|| {
