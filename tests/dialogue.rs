@@ -456,18 +456,25 @@ fn prompts_of_a_file() {
     desk.write("references.jsonl", reference.to_string());
     let (out, file) = (desk.arg("out"), desk.arg("answers.jsonl"));
     let (p, r) = (desk.arg("prompts.jsonl"), desk.arg("references.jsonl"));
-    desk.run(&["judge", &out, "--write", &file, "--prompts", &p, "--references", &r]).expect(0);
-    let asked: Vec<Value> =
-        desk.read("answers.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let of = |id: &str, turn: u64| {
-        let found = asked.iter().find(|c| c["id"] == id && c["turn"] == turn).unwrap();
-        found["prompt"].as_str().unwrap().to_string()
+    let write = |more: &[&str]| {
+        desk.run(&[&["judge", &out, "--write", &file, "--prompts", &p], more].concat()).expect(0);
+        let asked: Vec<Value> =
+            desk.read("answers.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert!(asked.iter().all(|c| c["system"] == "SYS"));
+        move |id: &str, turn: u64| {
+            let found = asked.iter().find(|c| c["id"] == id && c["turn"] == turn).unwrap();
+            found["prompt"].as_str().unwrap().to_string()
+        }
     };
+    let of = write(&["--references", &r]);
     assert_eq!(of("1", 1), "R first Q the cat");
     assert_eq!(of("1", 2), "R first second Q and the dog");
-    assert_eq!(of("2", 2), "R it sat it ran Q the map");
     assert!(of("3", 1).starts_with("Q a dog A ") && of("3", 1).ends_with(" {}"));
-    assert!(asked.iter().all(|c| c["system"] == "SYS"));
+    // A file of references has all that there are: FastChat compares with no others.
+    assert!(of("2", 2).starts_with("the sun "), "{}", of("2", 2));
+    let of = write(&[]);
+    assert_eq!(of("2", 2), "R it sat it ran Q the map");
+    assert!(of("1", 1).starts_with("Q the cat A "));
     desk.write("prompts.jsonl", line("single-math-v1", "Q {questoin}"));
     desk.run(&["judge", &out, "--write", &file, "--prompts", &p])
         .expect(2)
@@ -530,7 +537,12 @@ fn judged_again_is_judged_by_one() {
         .expect(2)
         .says(&["files are its own"]);
     // Other prompts than those that the answers were written with.
-    desk.write("p.jsonl", "");
+    let template = |name: &str| {
+        let question = if name.ends_with("turn") { "{question_2}" } else { "{question}" };
+        json!({ "name": name, "prompt_template": question }).to_string()
+    };
+    let names = ["single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn"];
+    desk.write("p.jsonl", names.map(template).join("\n"));
     desk.write("b.jsonl", format!("{}\n", lines[0]).replace("\"turn\"", "\"score\":1,\"turn\""));
     let (b, p) = (desk.arg("b.jsonl"), desk.arg("p.jsonl"));
     desk.run(&["judge", &out, "--read", &b, "--judge", "third", "--prompts", &p, "--again"])
@@ -575,5 +587,7 @@ fn a_talk_without_a_judge() {
     let some = ["run", &desk.arg("study.toml"), "--out", &out, "--set", "parts.talk=['two']"];
     desk.run(&some).expect(0);
     assert_eq!(records(&desk.path("some"))[0]["metrics"]["same_tokens"]["n"], 2);
-    desk.run(&[&some[..], &["--set", "data.talk=quiz.jsonl"]].concat()).expect(2).says(&["item 1", "`part`"]);
+    desk.run(&[&some[..], &["--set", "data.talk=quiz.jsonl"]].concat())
+        .expect(2)
+        .says(&["item 1", "{{ kind }}"]);
 }
