@@ -459,6 +459,8 @@ fn below(root: &Path, task: &str, data: &Data, short: bool, whole: bool) -> Resu
     let mut alone = Vec::new();
     for entry in fs::read_dir(root).blame(format!("BITSWEEP_DATA `{}`", root.display()))? {
         let name = entry.blame(format!("BITSWEEP_DATA `{}`", root.display()))?.file_name();
+        // Of a split, what examples are drawn from has a name of its own.
+        let whole = whole || matches!(data, Data::Split(_));
         let Some(name) = name.to_str().filter(|_| whole) else { continue };
         let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.'));
         // `TASK.jsonl`, and not `TASK.old.jsonl`.
