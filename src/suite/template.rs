@@ -2,11 +2,13 @@
 use super::python;
 use crate::{mistake, mistake::Blame};
 use anyhow::{Context, Result};
-use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde_json::Value;
 
 /// Bytes of a template.
 const LONGEST: usize = 1 << 15;
+/// Steps of a template; a step pays for 64 bytes.
+const FUEL: u64 = 10_000_000;
 
 /// A template, parsed once.
 pub struct Template {
@@ -28,24 +30,26 @@ impl Template {
         if source.len() > LONGEST {
             mistake!("`{what}`: a template of {} bytes; it is at most {LONGEST}", source.len());
         }
+        // As Jinja reads it; `"\r"` inside of a text of its own stays.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
         // A template that never ends is an error, not a run that never ends.
-        environment.set_fuel(Some(10_000_000));
+        environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         python::install(&mut environment);
         more(&mut environment);
-        environment.add_template_owned("it", source.to_string()).blame(format!("`{what}`"))?;
+        environment.add_template_owned("it", source.clone()).blame(format!("`{what}`"))?;
         let inside = source.strip_prefix("{{").and_then(|s| s.strip_suffix("}}"));
         let expression = inside.filter(|s| !s.contains("{{") && !s.contains("}}")).map(str::to_string);
-        Ok(Self { environment, expression, source: source.into() })
+        Ok(Self { environment, expression, source })
     }
 
     /// As text.
     pub fn text(&self, item: &Value) -> Result<String> {
         let rendered = self.environment.get_template("it").and_then(|t| t.render(Serde(item)));
-        rendered.blame(format!("template `{}`", self.source))
+        rendered.map_err(spent).blame(format!("template `{}`", self.source))
     }
 
     /// As a value: a list stays a list where the template is one expression.
@@ -53,7 +57,7 @@ impl Template {
         match &self.expression {
             Some(source) => {
                 let value = self.environment.compile_expression(source).and_then(|e| e.eval(Serde(item)));
-                let value = value.blame(format!("template `{}`", self.source))?;
+                let value = value.map_err(spent).blame(format!("template `{}`", self.source))?;
                 // As a text it would be an error, and a name alone is no use that the engine objects to.
                 if value.is_undefined() {
                     mistake!("template `{}`: undefined value: the item has no such field", self.source);
@@ -96,5 +100,16 @@ impl Template {
             Some(n) => Ok(n as usize),
             None => mistake!("template `{}` gives {value}, which is no index", self.source),
         }
+    }
+}
+
+/// What it means that fuel is gone.
+fn spent(e: Error) -> Error {
+    match e.kind() {
+        ErrorKind::OutOfFuel => Error::new(
+            ErrorKind::OutOfFuel,
+            format!("it takes more than {FUEL} steps, or makes more than {} MB of text", (FUEL * 64) >> 20),
+        ),
+        _ => e,
     }
 }
