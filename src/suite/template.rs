@@ -113,3 +113,52 @@ fn spent(e: Error) -> Error {
         _ => e,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_and_line_ends_are_pythons() {
+        let item =
+            json!({ "x": [1e-5, 1e20, 1.0, 0.1, 1e16, 0.0001, -1.5e-7, 123456789012345680.0, 3, 1e-100] });
+        let want = "1e-05 1e+20 1.0 0.1 1e+16 0.0001 -1.5e-07 1.2345678901234568e+17 3 1e-100";
+        for source in [
+            "{% for x in x %}{{ x }}{% if not loop.last %} {% endif %}{% endfor %}",
+            "{{ x | join(' ') }}",
+            "{{ x | map('string') | join(' ') }}",
+        ] {
+            assert_eq!(Template::new("t", source).unwrap().text(&item).unwrap(), want, "{source}");
+        }
+        let text = |source: &str| Template::new("t", source).unwrap().text(&item).unwrap();
+        assert_eq!(text("a\r\nb\rc\n{{ '\\r' }}"), "a\nb\nc\n\r");
+        assert_eq!(text("{{ [1, 'a', None] }} {{ 'é {}'.format(x[8]) }}"), "[1, 'a', None] é 3");
+    }
+
+    #[test]
+    fn what_takes_too_much_is_an_error_before_it_is_made() {
+        for (source, says) in [
+            ("{{ '{:>100000000000}'.format('x') }}", "16 MB"),
+            ("{{ '{:.99999999999f}'.format(1.5) }}", "16 MB"),
+            ("{{ ('{}' * 9999).format('x' * 9999) }}", "16 MB"),
+            ("{{ ''.join(['x' * 1000000] * 1000000) }}", "16 MB"),
+            ("{{ ('x' * 1000000).join('y' * 1000) }}", "16 MB"),
+            ("{{ (['x' * 1000000] * 1000000) | join }}", "16 MB"),
+            ("{{ (['x' * 1000000] * 1000000) | string }}", "16 MB"),
+            ("{{ 'a'.replace('', 'x' * 1000000).replace('', 'y' * 1000000) }}", "16 MB"),
+            ("{{ 'x' * 1000000000000 }}", "steps"),
+            ("{{ fail('because') }}", "because"),
+        ] {
+            let template = Template::new("t", source).unwrap();
+            for said in [template.text(&json!({})).unwrap_err(), template.value(&json!({})).unwrap_err()] {
+                assert!(format!("{said:#}").contains(says), "{source}: {said:#}");
+            }
+        }
+        let fits = Template::new(
+            "t",
+            "{{ 'ab'.replace('b', 'c' * 9) ~ ', '.join(['d'] * 3) ~ '{:>3}'.format('e') }}",
+        );
+        assert_eq!(fits.unwrap().text(&json!({})).unwrap(), "acccccccccd, d, d  e");
+    }
+}
