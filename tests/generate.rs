@@ -19,7 +19,7 @@ use bitsweep::{
     study::engine::{Engine, Words},
     suite,
     suite::{
-        filter::{Chain, ExactMatch, Filter, Find, Same, Step},
+        filter::{Chain, ExactMatch, Filter, Find, Same, Several, Step},
         generate::Generate,
     },
 };
@@ -265,6 +265,34 @@ fn filters_are_those_of_lm_eval() {
     }
     let removed = chain(vec![Step::Remove(vec!["[0-9]".into(), r"\s+$".into()])]);
     assert_eq!(one(&removed, &"a1b 2 \n".into()), "ab");
+}
+
+/// `tests/make_expressions.py` made the golden.
+#[test]
+fn filters_read_expressions_as_python_does() {
+    let golden = golden("expressions");
+    let texts: Vec<String> = of(&golden["texts"]);
+    let chain = |step: Step| Chain::new(&Filter { name: "it".into(), steps: vec![step] }).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let left = chain(Step::Remove(vec![of(&case["pattern"])])).apply(texts.clone()).unwrap();
+        assert_eq!(left, of::<Vec<String>>(&case["left"]), "{}", case["pattern"]);
+    }
+    // A match with nothing in its groups is no find: the next expression is tried, the answer is unparsed.
+    let parsed = |step: Step, text: &str| chain(step).parse(vec![text.into()]).unwrap().remove(0);
+    let empty = r"(a)?(b)?";
+    let find = Find { pattern: empty.into(), pick: 0, fallback: "none".into() };
+    for (text, want, found) in [("zb", "none", false), ("bz", "b", true)] {
+        let p = parsed(Step::Regex(find.clone()), text);
+        assert_eq!((p.text.as_str(), p.found), (want, found));
+    }
+    let several = Several { patterns: vec![empty.into(), "z".into()], fallback: "none".into() };
+    assert_eq!(parsed(Step::FirstRegex(several), "zb").text, "z");
+    let named = |names: &[&str]| {
+        let filter = |name: &&str| Filter { name: name.to_string(), steps: Vec::new() };
+        Chain::all(&names.iter().map(filter).collect::<Vec<_>>()).map(|_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(named(&["a", "b", "a"]), "two filters are called `a`");
+    assert_eq!(named(&["a", ""]), "a filter has no name");
 }
 
 /// lm-evaluation-harness's GSM8K, as a task of ours says it.

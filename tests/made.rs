@@ -10,6 +10,7 @@ use bitsweep::suite::{
     data::{self, Instead, Items, Local, Place},
     filter::{ExactMatch, Same},
     find::{self, Found},
+    made::List,
     requests,
     rows::Layout,
     task::{Data, FileData},
@@ -227,6 +228,31 @@ fn targets_stand_in_their_tenth_and_keys_at_their_index() {
             assert!((low..=high).contains(&words), "{part}: {words}");
             assert_eq!(text.split_whitespace().count(), 400 + needle.split_whitespace().count());
         }
+    }
+}
+
+#[test]
+fn a_needle_stands_at_its_depth_in_any_text_and_a_part_says_both() {
+    let found = of_suite("needle");
+    let with_text = |parts: &[&str], line: &str| {
+        let mut task = with(&found.task, parts, 2);
+        let Data::Made(made) = &mut task.data else { panic!() };
+        made.lists.insert("haystack".into(), List::Texts(vec![line.into()]));
+        load(&task, &found.place)
+    };
+    for (part, words) in [("40-0", 0), ("40-50", 20), ("40-100", 40), ("1-100", 1)] {
+        for row in &with_text(&[part], "no full stop, ever").unwrap().rows {
+            let (text, needle) = (row["text"].as_str().unwrap(), row["needle"].as_str().unwrap());
+            assert_eq!(
+                text.split_once(needle).unwrap().0.split_whitespace().count(),
+                words,
+                "{part}: {text}"
+            );
+        }
+    }
+    for part in ["abc", "100", "0-50", "100-101", "-5-50", "100--5", "100-5-5", "x-5"] {
+        let said = format!("{:#}", with_text(&[part], "A text.").map(|_| ()).unwrap_err());
+        assert!(said.contains("WORDS-DEPTH"), "{part}: {said}");
     }
 }
 

@@ -467,6 +467,56 @@ fn mistakes_name_the_file_and_the_key() {
 }
 
 #[test]
+fn what_the_harness_forgives_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("boats.jsonl"), "{\"q\": \"Q\", \"n\": 1}\n").unwrap();
+    let read = |change: &[(&str, &str)]| {
+        fs::write(at("it.yaml"), task(change)).unwrap();
+        find::find("it.yaml", folder.path()).unwrap().remove(0)
+    };
+    let written = [("output_type", "generate_until"), ("doc_to_choice", ""), ("doc_to_target", "'007'")];
+    let found =
+        read(&[&written[..], &[("generation_kwargs", "{until: ['', END, ''], temperature: 1e-5}")]].concat());
+    assert_eq!(asked(&found)[0].1, json!(["007"]));
+    let Ask::Generate(g) = &found.task.ask else { panic!() };
+    assert_eq!((&g.stop, g.temperature), (&vec!["END".to_string()], 1e-5));
+    assert_eq!(asked(&read(&[("doc_to_target", "'1'")]))[0].1, json!([1]));
+    let found = read(&[("doc_to_choice", "{0: 'no', 1: 'yes', on: 'maybe'}"), ("doc_to_target", "n")]);
+    let endings = ["no", "yes", "maybe"].map(|e| vec!["Q".to_string(), format!(" {e}")]);
+    assert_eq!(asked(&found)[0], (endings.to_vec(), json!([1])));
+}
+
+/// Twelve groups that each name the next one eight times.
+#[test]
+fn groups_that_name_one_another_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..12 {
+        let next = vec![format!("g{}", i + 1); 8].join(", ");
+        fs::write(folder.path().join(format!("g{i}.yaml")), format!("group: g{i}\ntask: [{next}]\n"))
+            .unwrap();
+    }
+    fs::write(folder.path().join("t.yaml"), task(&[("task", "g12")])).unwrap();
+    let e = find::find("g0.yaml", folder.path()).unwrap_err();
+    let said = format!("{e:#}");
+    assert!(is_mistake(&e) && said.contains("`task`: more than 8192 members"), "{said}");
+    assert_eq!(find::find("g8.yaml", folder.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn keys_keep_their_order_and_their_first_place() {
+    let many: String = (0..50_000).map(|i| format!("k{i}: {i}\n")).collect();
+    let table = yaml::parse(
+        format!("a: &a\n  b: 1\n  c: 2\n{many}d: {{<<: [*a, {{c: 3, e: 4}}], b: 0}}\n").as_bytes(),
+    );
+    let table = table.unwrap();
+    assert_eq!(table.0.len(), 50_002);
+    assert_eq!(table.0[50_000], ("k49999".to_string(), Node::Int(49_999)));
+    let d = ["b", "c", "e"].iter().zip([0, 2, 4]).map(|(k, n)| (k.to_string(), Node::Int(n))).collect();
+    assert_eq!(table.get("d"), Some(&Node::Table(Table(d))));
+}
+
+#[test]
 fn a_mistake_ends_in_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -145,8 +145,11 @@ impl Chain {
     /// Compiles a task's filters, each of which has a name of its own.
     pub fn all(filters: &[Filter]) -> Result<Vec<Self>> {
         for (i, filter) in filters.iter().enumerate() {
-            if filter.name.is_empty() || filters[..i].iter().any(|f| f.name == filter.name) {
-                mistake!("each has a name of its own; `{}` is none", filter.name);
+            if filter.name.is_empty() {
+                mistake!("a filter has no name");
+            }
+            if filters[..i].iter().any(|f| f.name == filter.name) {
+                mistake!("two filters are called `{}`", filter.name);
             }
         }
         filters.iter().map(Self::new).collect()
@@ -197,13 +200,13 @@ impl Chain {
 fn each(step: &Step, expressions: &[Expression], a: &mut Parsed) -> Result<()> {
     match step {
         Step::Regex(find) => {
-            let found = expressions[0].found(&a.text, find.pick, &find.fallback)?;
+            let found = expressions[0].found(&a.text, find.pick)?;
             a.take(found, &find.fallback);
         }
         Step::FirstRegex(several) => {
             let mut found = None;
             for e in expressions {
-                found = e.found(&a.text, 0, &several.fallback)?;
+                found = e.found(&a.text, 0)?;
                 if found.is_some() {
                     break;
                 }
@@ -324,9 +327,9 @@ impl Expression {
         Ok(())
     }
 
-    /// The match number `pick`; where it has groups and all are empty, `empty`. `None`: there is no such match.
-    fn found(&self, text: &str, pick: i64, empty: &str) -> Result<Option<String>> {
-        let mut all: Vec<String> = Vec::new();
+    /// The match number `pick`. `None`: there is no such match, or it has several groups and all are empty.
+    fn found(&self, text: &str, pick: i64) -> Result<Option<String>> {
+        let mut all: Vec<Option<String>> = Vec::new();
         self.each(text, |captures| {
             let group = |i| captures.get(i).map_or("", |m| m.as_str());
             let text = match captures.len() {
@@ -334,10 +337,10 @@ impl Expression {
                 2 => Some(group(1)),
                 n => (1..n).map(group).find(|g| !g.is_empty()),
             };
-            all.push(text.map_or(empty, strip).into());
+            all.push(text.map(|t| strip(t).to_string()));
         })?;
         let pick = if pick < 0 { all.len() as i64 + pick } else { pick };
-        Ok(usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i)))
+        Ok(usize::try_from(pick).ok().and_then(|i| all.into_iter().nth(i)).flatten())
     }
 
     fn remove(&self, text: &str) -> Result<String> {
@@ -358,31 +361,72 @@ impl Expression {
     }
 }
 
-/// What Python reads otherwise: `$` also stands before a last newline, `\Z` only at the very end; `[` in a
-/// class and `{` that begins no count are themselves.
+/// What Python reads otherwise: `$` also stands before a last newline, `\Z` only at the very end; `[`, `&`, `~` and a
+/// `-` that makes no range are themselves in a class, and `{` that begins no count; `\<` is `<`; four separators of ASCII
+/// are white space.
 fn python(pattern: &str) -> String {
-    let multiline = pattern.starts_with("(?") && pattern.split(')').next().is_some_and(|f| f.contains('m'));
     let mut out = String::with_capacity(pattern.len());
-    let mut class = None;
+    let mut class: Option<Class> = None;
+    // Whether `$` stands at every line's end: in this group, and in those around it.
+    let (mut multiline, mut around) = (false, Vec::new());
     let mut rest = pattern.char_indices();
     while let Some((i, c)) = rest.next() {
         let after = &pattern[i + c.len_utf8()..];
-        match (c, class) {
+        match (c, &mut class) {
             ('\\', _) => {
-                let escaped = rest.next().map(|(_, c)| c);
-                out.push('\\');
-                out.extend(escaped.map(|c| if c == 'Z' && class.is_none() { 'z' } else { c }));
+                let Some((_, escaped)) = rest.next() else { return out + "\\" };
+                match (escaped, &class) {
+                    ('<' | '>', _) => out.push(escaped),
+                    ('s', None) => out.push_str(r"[\s\x1c-\x1f]"),
+                    ('s', Some(_)) => out.push_str(r"\s\x1c-\x1f"),
+                    ('S', _) => out.push_str(r"[^\s\x1c-\x1f]"),
+                    ('Z', None) => out.push_str(r"\z"),
+                    ('b', Some(_)) => out.push_str(r"\x08"),
+                    _ => out.extend(['\\', escaped]),
+                }
+                class.iter_mut().for_each(Class::member);
             }
             ('[', None) => {
-                class = Some(i + 1 + usize::from(after.starts_with('^')));
                 out.push(c);
+                let not = after.starts_with('^');
+                if not {
+                    rest.next();
+                    out.push('^');
+                }
+                class = Some(Class { start: i + 1 + usize::from(not), range: Range::None });
             }
-            ('[', Some(_)) => out.push_str("\\["),
             // The first of a class is itself.
-            (']', Some(start)) if i == start => out.push_str("\\]"),
-            (']', Some(_)) => {
+            (']', Some(open)) if i > open.start => {
                 class = None;
                 out.push(c);
+            }
+            ('-', Some(open)) if open.range == Range::From && !after.starts_with(']') => {
+                open.range = Range::To;
+                out.push(c);
+            }
+            (_, Some(open)) => {
+                open.member();
+                if "[]&~-".contains(c) {
+                    out.push('\\');
+                }
+                out.push(c);
+            }
+            ('(', None) => {
+                out.push(c);
+                around.push(multiline);
+                match flags(after) {
+                    // Of all that follows: `)` comes next.
+                    Some((on, ')')) => {
+                        around.pop();
+                        around.push(on.unwrap_or(multiline));
+                    }
+                    Some((on, _)) => multiline = on.unwrap_or(multiline),
+                    None => {}
+                }
+            }
+            (')', None) => {
+                out.push(c);
+                multiline = around.pop().unwrap_or(multiline);
             }
             ('$', None) if !multiline => out.push_str("(?=\\n?\\z)"),
             ('{', None) if !is_count(after) => out.push_str("\\{"),
@@ -390,6 +434,41 @@ fn python(pattern: &str) -> String {
         }
     }
     out
+}
+
+/// A class of characters that is not yet closed.
+struct Class {
+    /// Where its first character stands.
+    start: usize,
+    range: Range,
+}
+
+#[derive(PartialEq)]
+enum Range {
+    None,
+    /// A character that one can begin with.
+    From,
+    /// Behind its `-`.
+    To,
+}
+
+impl Class {
+    /// One more stands in it.
+    fn member(&mut self) {
+        self.range = if self.range == Range::To { Range::None } else { Range::From };
+    }
+}
+
+/// Behind `(`, where flags stand there: whether they say `m`, and the `)` or `:` behind them.
+fn flags(after: &str) -> Option<(Option<bool>, char)> {
+    let inside = after.strip_prefix('?')?;
+    let end = inside.find([')', ':'])?;
+    let (on, off) = inside[..end].split_once('-').unwrap_or((&inside[..end], ""));
+    if end == 0 || !(on.to_string() + off).chars().all(|c| "aiLmsux".contains(c)) {
+        return None;
+    }
+    let said = on.contains('m').then_some(true).or(off.contains('m').then_some(false));
+    Some((said, inside[end..].chars().next()?))
 }
 
 /// `3}`, `3,}`, `,4}`, `3,4}`.
@@ -409,6 +488,11 @@ mod tests {
         for (given, want) in [
             (r"\.$", r"\.(?=\n?\z)"),
             (r"[$0-9.,]{2,}", r"[$0-9.,]{2,}"),
+            (r"(?P<number>\d)$", r"(?P<number>\d)(?=\n?\z)"),
+            (r"(?m:a$)b$", r"(?m:a$)b(?=\n?\z)"),
+            (r"(?m)(?-m:a$|(b))$", r"(?m)(?-m:a(?=\n?\z)|(b))$"),
+            (r"[^-a&&b--~~-]", r"[^\-a\&\&b-\-\~\~\-]"),
+            (r"[\w.-]\<", r"[\w.\-]<"),
             (r"[]$[]\Z", r"[\]$\[]\z"),
             (r"[^]a]", r"[^\]a]"),
             (r"\\boxed{(.*?)}", r"\\boxed\{(.*?)}"),

@@ -4,8 +4,8 @@
 //! or not at all, so that a template gives the text that Jinja gives.
 use crate::random::Random;
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value,
-    value::{ValueKind, from_args},
+    Environment, Error, ErrorKind, State, Value, escape_formatter, filters,
+    value::{Kwargs, StringInput, ValueKind, from_args},
 };
 use std::collections::BTreeMap;
 
@@ -55,18 +55,138 @@ fn title(c: char) -> String {
     out
 }
 
+/// Bytes that a call of a method makes, at most: fuel pays for them only when they are there.
+const MOST: usize = 1 << 24;
+/// Levels of a value that is written out.
+const DEEP: usize = 128;
+
+/// `repr` of a float: the shortest digits that read back as it.
+pub fn float(x: f64) -> String {
+    let shown = match x {
+        _ if x.is_nan() => "nan".into(),
+        f64::INFINITY => "inf".into(),
+        f64::NEG_INFINITY => "-inf".into(),
+        x => format!("{x:?}"),
+    };
+    match shown.split_once('e') {
+        Some((digits, power)) => {
+            let (sign, power) = power.strip_prefix('-').map_or(('+', power), |p| ('-', p));
+            format!("{digits}e{sign}{power:0>2}")
+        }
+        None => shown,
+    }
+}
+
+/// `str` of a number.
+pub fn number(n: &serde_json::Number) -> String {
+    n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), float)
+}
+
+/// `str` of a value.
+fn text(value: &Value) -> Result<String, Error> {
+    Ok(match as_float(value) {
+        Some(x) => float(x),
+        None => {
+            if value.as_object().is_some() {
+                let mut left = MOST;
+                count(value, 0, &mut left)?;
+            }
+            value.to_string()
+        }
+    })
+}
+
+fn as_float(value: &Value) -> Option<f64> {
+    let is = value.kind() == ValueKind::Number && !value.is_integer();
+    f64::try_from(value.clone()).ok().filter(|_| is)
+}
+
+/// Takes from what is left the bytes of a value as a text, more or less, without writing it.
+fn count(value: &Value, level: usize, left: &mut usize) -> Result<(), Error> {
+    if level > DEEP {
+        return Err(wrong(format!("more than {DEEP} levels of lists and tables")));
+    }
+    let own = match (value.as_str(), value.kind()) {
+        (Some(text), _) => text.len(),
+        (_, ValueKind::Number) => 8,
+        _ => 1,
+    };
+    take(own, left)?;
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.try_for_each(|item| count(&item, level + 1, left))
+        }
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| {
+            count(&value.get_item(&key)?, level + 1, left)?;
+            count(&key, level + 1, left)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn take(bytes: usize, left: &mut usize) -> Result<(), Error> {
+    *left = left.checked_sub(bytes).ok_or_else(|| wrong(format!("a text of more than {} MB", MOST >> 20)))?;
+    Ok(())
+}
+
+/// Whether what `str.format` makes is not too long, every field as long as the longest value.
+fn formatted(text: &str, args: &[Value]) -> Result<(), Error> {
+    let mut longest = 0;
+    for value in args {
+        let mut left = MOST;
+        count(value, 0, &mut left)?;
+        longest = longest.max(MOST - left);
+    }
+    let fields = text.split('{').skip(1).map(|f| f.split('}').next().unwrap_or(f));
+    // Widths and precisions.
+    let numbers = |field: &str| -> usize {
+        let digits = field.split(|c: char| !c.is_ascii_digit()).filter(|d| !d.is_empty());
+        digits.fold(0, |sum, d| sum.saturating_add(d.parse().unwrap_or(usize::MAX)))
+    };
+    let bytes = fields.fold(text.len(), |sum, f| sum.saturating_add(longest).saturating_add(numbers(f)));
+    take(bytes, &mut { MOST })
+}
+
+/// Jinja's `join`: minijinja counts what stands between the items before it writes, and not the items.
+fn join(
+    state: &mut State,
+    value: &Value,
+    joiner: Option<StringInput<'_>>,
+    attribute: Option<&str>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let mut left = MOST;
+    count(value, 0, &mut left)?;
+    let floats = value.kind() == ValueKind::Seq && value.try_iter()?.any(|v| as_float(&v).is_some());
+    if !floats {
+        return filters::join(state, value, joiner, attribute, kwargs);
+    }
+    let item = |v: Value| as_float(&v).map_or(v, |x| float(x).into());
+    let value: Vec<Value> = value.try_iter()?.map(item).collect();
+    filters::join(state, &Value::from(value), joiner, attribute, kwargs)
+}
+
 /// Gives a template's environment all of this.
 pub fn install(environment: &mut Environment) {
     environment.set_unknown_method_callback(method);
-    environment
-        .add_filter("capitalize", |value: &Value| Ok::<_, Error>(capitalize(&known(value)?.to_string())));
+    environment.set_formatter(|out, state, value| match (as_float(value), value.as_object()) {
+        (None, None) => escape_formatter(out, state, value),
+        _ => Ok(out.write_str(&text(value)?)?),
+    });
+    environment.add_filter("string", |value: &Value| match known(value)?.kind() {
+        ValueKind::String => Ok(value.clone()),
+        _ => text(value).map(Value::from),
+    });
+    environment.add_filter("join", join);
+    environment.add_function("fail", |why: &str| Err::<Value, _>(wrong(why)));
+    environment.add_filter("capitalize", |value: &Value| Ok::<_, Error>(capitalize(&text(known(value)?)?)));
     environment.add_filter("literal", |value: &Value| match known(value)?.as_str() {
         Some(text) => literal(text).map_err(wrong),
         // Data that was read as what it means needs no reading.
         None => Ok(value.clone()),
     });
     environment.add_filter("trim", |value: &Value, chars: Option<&str>| {
-        let text = known(value)?.to_string();
+        let text = text(known(value)?)?;
         let cut = |c: char| chars.map_or(is_space(c), |all| all.contains(c));
         Ok::<_, Error>(text.trim_matches(cut).to_string())
     });
@@ -134,7 +254,7 @@ fn answers(value: &Value) -> Result<Value, Error> {
             Ok(literal(text).unwrap_or_else(|_| value.clone()))
         }
         (_, ValueKind::String | ValueKind::Seq) => Ok(value.clone()),
-        _ => Ok(value.to_string().into()),
+        _ => Ok(text(value)?.into()),
     }
 }
 
@@ -164,6 +284,21 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
                 Some(at) => Ok(text[..at].chars().count().into()),
                 None => Err(wrong(format!("`{what}` is not in `{text}`"))),
             };
+        }
+        // What these make is paid for when it is there.
+        (ValueKind::String, Some(text), "format", _) => formatted(text, args)?,
+        (ValueKind::String, Some(text), "join", [list]) => {
+            let mut left = MOST;
+            for item in list.try_iter()? {
+                take(text.len(), &mut left)?;
+                count(&item, 0, &mut left)?;
+            }
+        }
+        (ValueKind::String, Some(text), "replace", [old, new, ..]) => {
+            let (old, new) = (old.as_str().unwrap_or_default(), new.as_str().unwrap_or_default());
+            // Nothing stands between any two characters.
+            let times = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
+            take(times.saturating_mul(new.len()).saturating_add(text.len()), &mut { MOST })?;
         }
         (ValueKind::Seq, _, "index", [wanted]) => {
             return match value.try_iter()?.position(|v| v == *wanted) {

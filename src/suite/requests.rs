@@ -197,7 +197,7 @@ pub fn talks(task: &Task, said: &Dialogue, items: &Items, limit: Option<usize>) 
         let value = template.value(row)?;
         let text = |v: &Value| match v {
             Value::String(text) => Some(text.clone()),
-            Value::Number(n) => Some(n.to_string()),
+            Value::Number(n) => Some(python::number(n)),
             _ => None,
         };
         match value.as_array().and_then(|l| l.iter().map(text).collect::<Option<Vec<_>>>()) {
@@ -365,7 +365,7 @@ fn right(gold: &Value, endings: &[String]) -> Result<Vec<usize>> {
 fn answer(value: Value) -> Result<String> {
     match value {
         Value::String(text) => Ok(text),
-        Value::Number(n) => Ok(n.to_string()),
+        Value::Number(n) => Ok(python::number(&n)),
         other => mistake!("`gold` gives {other}, which is no text"),
     }
 }

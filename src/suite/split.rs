@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::{collections::BTreeMap, fs};
 use wildmatch::WildMatch;
 
 /// `[data.split]`: as lm-evaluation-harness's tasks name their data.
@@ -87,7 +87,7 @@ impl Split {
             if files.is_empty() {
                 mistake!("{}: no file is called {}, as its README says", self.repo, patterns.join(" or "));
             }
-            return Ok(files);
+            return Ok(of_one_format(files));
         }
         let split = &self.split;
         let folders = match &self.config {
@@ -105,7 +105,7 @@ impl Split {
                     .filter(|name| super::rows::ending(name).is_some())
                     .collect();
                 if !files.is_empty() {
-                    return Ok(files);
+                    return Ok(of_one_format(files));
                 }
             }
         }
@@ -220,6 +220,25 @@ fn matching(all: &[String], patterns: &[String]) -> Vec<String> {
     found
 }
 
+/// Of several formats the commonest, the first of equals in the order of `datasets`: an upload often has its items in more
+/// than one. What is in no format that is known stays, and is a mistake later.
+fn of_one_format(mut files: Vec<String>) -> Vec<String> {
+    const ORDER: [&str; 4] = ["parquet", "jsonl", "json", "csv"];
+    // Endings that one reader reads.
+    let reader = |ending: &'static str| match ending {
+        "jsonl" => "json",
+        "tsv" => "csv",
+        "raw" | "tokens" => "txt",
+        other => other,
+    };
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    files.iter().filter_map(|f| super::rows::ending(f)).for_each(|e| *counts.entry(e).or_default() += 1);
+    let rank = |e: &str| ORDER.len() - ORDER.iter().position(|o| *o == e).unwrap_or(ORDER.len());
+    let Some((first, _)) = counts.iter().max_by_key(|(e, n)| (**n, rank(e))) else { return files };
+    files.retain(|f| super::rows::ending(f).is_none_or(|e| reader(e) == reader(first)));
+    files
+}
+
 /// `*` stands for part of a name, `**` for folders.
 fn matches(pattern: &[&str], parts: &[&str]) -> bool {
     // Each way through the pattern that is still open, by its length.
@@ -285,6 +304,15 @@ mod tests {
             list(&["a/test/0000.parquet", "a/test/0001.parquet", "a/train/0000.parquet", "b/test-0.parquet"]);
         assert_eq!(split(Some("a"), "test").among(&all, b"").unwrap(), all[..2]);
         assert_eq!(split(Some("b"), "test").among(&all, b"---\nx: [\n---").unwrap(), all[3..]);
+        // The same items in several formats are asked once.
+        let all = list(&["test.csv", "test.json", "test.jsonl", "test.parquet", "test.txt"]);
+        assert_eq!(split(None, "test").among(&all, b"").unwrap(), all[3..4]);
+        assert_eq!(split(None, "test").among(&all[..3], b"").unwrap(), all[1..3]);
+        let all = list(&["test-0.csv", "test-1.csv", "test-2.parquet", "test-notes.md"]);
+        assert_eq!(split(None, "test").among(&all, b"").unwrap(), all[..2]);
+        let card = b"---\nconfigs:\n- config_name: a\n  data_files:\n  - split: test\n    path: test*\n---\n";
+        let said = split(None, "test").among(&all, card).unwrap();
+        assert_eq!(said, [all[0].as_str(), &all[1], &all[3]]);
         let all = list(&["data/test.jsonl", "test.py"]);
         assert_eq!(split(None, "test").among(&all, b"# no head").unwrap(), all[..1]);
         let e = split(None, "test").among(&all[1..], b"").unwrap_err().to_string();

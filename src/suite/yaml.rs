@@ -7,7 +7,11 @@ use crate::{mistake, mistake::Blame};
 use anyhow::Result;
 use regex::Regex;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
-use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 /// Bytes of a file. The longest task file that is released has a sixteenth of them.
 pub const LARGEST: usize = 1 << 22;
@@ -49,11 +53,18 @@ impl Table {
         self.0.iter().find(|(k, _)| k == key).map(|(_, node)| node)
     }
 
-    /// In place of what the key had, or behind all others.
-    pub fn set(&mut self, key: &str, node: Node) {
-        match self.0.iter_mut().find(|(k, _)| k == key) {
-            Some((_, old)) => *old = node,
-            None => self.0.push((key.into(), node)),
+    /// Each in place of what its key had, or behind all others.
+    pub fn over<'a>(&mut self, more: impl IntoIterator<Item = &'a (String, Node)>) {
+        let mut places: HashMap<String, usize> =
+            self.0.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
+        for (key, node) in more {
+            match places.get(key) {
+                Some(&i) => self.0[i].1 = node.clone(),
+                None => {
+                    places.insert(key.clone(), self.0.len());
+                    self.0.push((key.clone(), node.clone()));
+                }
+            }
         }
     }
 }
@@ -147,8 +158,8 @@ fn quoted(text: &str) -> Option<usize> {
 /// A list or a table that is not yet complete.
 enum Open {
     List(Vec<Node>),
-    /// With the key whose value comes next.
-    Table(Table, Option<String>),
+    /// With the places of its keys, and the key whose value comes next.
+    Table(Table, HashMap<String, usize>, Option<String>),
 }
 
 /// From events to values, without recursion.
@@ -188,11 +199,11 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 plain(tag.as_deref(), "map")?;
-                self.enter(Open::Table(Table::default(), None), anchor)?;
+                self.enter(Open::Table(Table::default(), HashMap::new(), None), anchor)?;
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some((Open::List(list), anchor)) => self.close(Node::List(list), anchor)?,
-                Some((Open::Table(table, _), anchor)) => self.close(Node::Table(merged(table)?), anchor)?,
+                Some((Open::Table(table, ..), anchor)) => self.close(Node::Table(merged(table)?), anchor)?,
                 _ => mistake!("an end without a beginning"),
             },
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -204,7 +215,7 @@ impl Builder {
         if self.open.len() >= LEVELS {
             mistake!("more than {LEVELS} levels of lists and tables");
         }
-        if let Some((Open::Table(_, None), _)) = self.open.last() {
+        if let Some((Open::Table(_, _, None), _)) = self.open.last() {
             mistake!("a key is a list or a table; it is a text");
         }
         self.open.push((open, anchor));
@@ -236,18 +247,24 @@ impl Builder {
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some((Open::List(list), _)) => list.push(node),
-            Some((Open::Table(_, key @ None), _)) => match node {
+            Some((Open::Table(_, _, key @ None), _)) => match node {
                 Node::Text(text) => *key = Some(text),
+                // As Python prints them.
+                Node::Int(n) => *key = Some(n.to_string()),
+                Node::Bool(b) => *key = Some(if b { "True" } else { "False" }.into()),
                 other => mistake!("a key is {}; it is a text", other.words()),
             },
-            Some((Open::Table(table, key), _)) => {
+            Some((Open::Table(table, places, key), _)) => {
                 let key = key.take().unwrap_or_default();
-                match table.get(&key) {
-                    Some(old) if key != MERGE && *old != node => {
+                match places.get(&key) {
+                    Some(&i) if key != MERGE && table.0[i].1 != node => {
                         mistake!("`{key}` stands twice, and says two things")
                     }
                     Some(_) if key != MERGE => {}
-                    _ => table.0.push((key, node)),
+                    _ => {
+                        places.insert(key.clone(), table.0.len());
+                        table.0.push((key, node));
+                    }
                 }
             }
         }
@@ -264,6 +281,7 @@ fn merged(table: Table) -> Result<Table> {
         return Ok(table);
     }
     let (merge, own): (Vec<_>, Vec<_>) = table.0.into_iter().partition(|(key, _)| key == MERGE);
+    let mut seen: HashSet<String> = own.iter().map(|(key, _)| key.clone()).collect();
     let mut all = Table(own);
     for (_, node) in merge {
         let named = match node {
@@ -273,7 +291,7 @@ fn merged(table: Table) -> Result<Table> {
         for node in named {
             let Node::Table(table) = node else { mistake!("`<<` names {}, no table", node.words()) };
             for (key, node) in table.0 {
-                if all.get(&key).is_none() {
+                if seen.insert(key.clone()) {
                     all.0.push((key, node));
                 }
             }

@@ -81,10 +81,8 @@ impl Config {
 
     /// Keys of another in place of this one's.
     pub fn overlay(&mut self, table: &Table, label: &str) {
-        for (key, node) in &table.0 {
-            self.table.set(key, node.clone());
-            self.from.insert(key.clone(), label.into());
-        }
+        self.table.over(&table.0);
+        self.from.extend(table.0.iter().map(|(key, _)| (key.clone(), label.to_string())));
     }
 
     /// The file's name, for errors.

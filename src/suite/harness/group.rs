@@ -26,6 +26,8 @@ const LEVELS: usize = 16;
 const FILES: usize = 1 << 16;
 /// Tasks of a group.
 const TASKS: usize = 1 << 12;
+/// Members that are looked up, each as often as groups name it.
+const MEMBERS: usize = 1 << 13;
 
 /// The tasks of a group's file.
 pub fn tasks(config: &Config) -> Result<Vec<Found>> {
@@ -38,7 +40,7 @@ pub fn tasks(config: &Config) -> Result<Vec<Found>> {
         None => config.path.file_stem().map(|s| s.to_string_lossy().into_owned()),
     };
     let suite = named.unwrap_or_default();
-    let mut walk = Walk { suite, index: None, folder: folder(&config.path), found: Vec::new() };
+    let mut walk = Walk { suite, index: None, folder: folder(&config.path), members: 0, found: Vec::new() };
     walk.group(config, &Table::default(), 0)?;
     if walk.found.is_empty() {
         mistake!("{}: the group has no task", config.at("task"));
@@ -58,6 +60,7 @@ struct Walk {
     folder: PathBuf,
     /// Made when the first name is looked up.
     index: Option<Index>,
+    members: usize,
     found: Vec<Found>,
 }
 
@@ -77,9 +80,7 @@ impl Walk {
         aggregates(c)?;
         let mut settings = Table::default();
         let own = c.table.0.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()));
-        for (key, node) in own.chain(&over.0) {
-            settings.set(key, node.clone());
-        }
+        settings.over(own.chain(&over.0));
         let members = match c.get("task") {
             Some(Node::List(list)) => list.clone(),
             Some(one @ Node::Text(_)) if c.get("doc_to_target").is_none() => vec![one.clone()],
@@ -111,11 +112,10 @@ impl Walk {
         let inline = own.clone();
         own.0.retain(|(key, _)| !["task", "group"].contains(&key.as_str()));
         let mut all = settings.clone();
-        for (key, node) in &own.0 {
-            all.set(key, node.clone());
-        }
+        all.over(&own.0);
         if inline.get("group").is_some() && inline.get("task").is_some() && !self.index()?.has(&name) {
             // A group that is written out here.
+            self.visit(&at)?;
             let mut group = c.clone();
             group.table = inline;
             return self.group(&group, settings, level + 1);
@@ -125,6 +125,7 @@ impl Walk {
 
     fn named(&mut self, c: &Config, name: &str, all: &Table, level: usize, inline: bool) -> Result<()> {
         let at = c.at("task");
+        self.visit(&at)?;
         if let Some(path) = self.index()?.files.get(name).cloned() {
             let mut config = Config::load(&path)?;
             if config.get("group").is_some() {
@@ -143,6 +144,15 @@ impl Walk {
         }
         let close = nearest(name, self.index()?.files.keys().map(String::as_str));
         mistake!("{at}: no file below `{}` is the task, group or tag `{name}`{close}", self.folder.display())
+    }
+
+    /// One member more: groups that name one another can make very many of few files.
+    fn visit(&mut self, at: &str) -> Result<()> {
+        self.members += 1;
+        if self.members > MEMBERS {
+            mistake!("{at}: more than {MEMBERS} members, each as often as a group names it");
+        }
+        Ok(())
     }
 
     fn add(&mut self, found: Found, at: &str) -> Result<()> {

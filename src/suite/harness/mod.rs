@@ -106,7 +106,7 @@ fn version(c: &Config) -> u32 {
 
 fn said(c: &Config, key: &str) -> Result<Said> {
     match c.get(key) {
-        Some(node) => Said::read(&c.at(key), node),
+        Some(node) => Said::read(&c.at(key), node, c.get("doc_to_choice").is_some()),
         None => mistake!("`{}`: no `{key}`", c.label()),
     }
 }
@@ -122,7 +122,7 @@ fn delimiter(c: &Config, key: &str, usual: &str) -> Result<String> {
 
 fn description(c: &Config) -> Result<String> {
     match c.get("description") {
-        Some(node) => Said::read(&c.at("description"), node)?.words(&c.at("description")),
+        Some(node) => Said::read(&c.at("description"), node, false)?.words(&c.at("description")),
         None => Ok(String::new()),
     }
 }
@@ -135,7 +135,7 @@ fn choices(c: &Config) -> Result<(Value, Option<String>)> {
         Some(Node::List(list)) => list.iter().collect(),
         Some(Node::Table(table)) => table.0.iter().map(|(_, node)| node).collect(),
         Some(node) => {
-            return Ok(match Said::read(&at, node)? {
+            return Ok(match Said::read(&at, node, true)? {
                 Said::Number(n) => {
                     mistake!("{at} is {n}; it is a list, a template that gives one, or a field")
                 }
@@ -259,6 +259,8 @@ fn written(c: &Config, all: &mut Value) -> Result<()> {
         None => Ok(None),
         Some(Node::Int(n)) => Ok(Some(*n as f64)),
         Some(Node::Float(x)) => Ok(Some(*x)),
+        // YAML 1.1 has no number without a point and with an exponent.
+        Some(Node::Text(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => Ok(text.parse().ok()),
         Some(other) => mistake!("{} is {}; it is a number", c.at(&key(k)), other.words()),
     };
     let whole = |k: &str| match number(k)? {
@@ -270,6 +272,8 @@ fn written(c: &Config, all: &mut Value) -> Result<()> {
         None => vec![delimiter(c, "fewshot_delimiter", "\n\n")?],
         Some(node) => texts(&c.at(&key("until")), node)?,
     };
+    // An empty text ends no answer.
+    let stop: Vec<String> = stop.into_iter().filter(|text| !text.is_empty()).collect();
     all["stop"] = json!(stop);
     if let Some(limit) = whole("max_gen_toks")?.or(whole("max_new_tokens")?) {
         all["limit"] = json!(limit);
@@ -342,8 +346,9 @@ fn fewshot(c: &Config, n: usize, kind: &str, name: &str) -> Result<Value> {
     if let Some(delimiter) = text("target_delimiter")? {
         all["delimiter"] = delimiter.into();
     }
+    let said = |k: &str, node| Said::read(&key(k), node, c.get("doc_to_choice").is_some());
     if let Some(node) = own("doc_to_text") {
-        all["prompt"] = Said::read(&key("doc_to_text"), node)?.words(&key("doc_to_text"))?.into();
+        all["prompt"] = said("doc_to_text", node)?.words(&key("doc_to_text"))?.into();
     }
     if let Some(node) = own("doc_to_target") {
         if kind == "multiple_choice" || c.get("doc_to_choice").is_some() {
@@ -352,7 +357,7 @@ fn fewshot(c: &Config, n: usize, kind: &str, name: &str) -> Result<Value> {
                 key("doc_to_target")
             );
         }
-        all["answer"] = Said::read(&key("doc_to_target"), node)?.words(&key("doc_to_target"))?.into();
+        all["answer"] = said("doc_to_target", node)?.words(&key("doc_to_target"))?.into();
     }
     if let Some(data) = sources::pool(c, split.as_deref(), own("samples"), name)? {
         all["data"] = data;

@@ -17,14 +17,14 @@ pub enum Said {
 }
 
 impl Said {
-    /// A key's value.
-    pub fn read(at: &str, node: &Node) -> Result<Self> {
+    /// A key's value. `index`: whether a text of digits is one, which it is where a task has `doc_to_choice`.
+    pub fn read(at: &str, node: &Node, index: bool) -> Result<Self> {
         match node {
             Node::Text(text) if is_template(text) => {
                 Template::new("it", text).blame(at)?;
                 Ok(Said::Template(text.clone()))
             }
-            Node::Text(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+            Node::Text(text) if index && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
                 Self::number(at, text.parse().unwrap_or(i64::MAX))
             }
             Node::Text(text) => Ok(Said::Field(text.clone())),
@@ -78,5 +78,6 @@ fn quoted(text: &str) -> String {
 
 /// As a template that gives just this text.
 pub fn constant(text: &str) -> String {
-    if is_template(text) { format!("{{{{ {} }}}}", quoted(text)) } else { text.into() }
+    // Jinja has no `\r` but in texts of its own.
+    if is_template(text) || text.contains('\r') { format!("{{{{ {} }}}}", quoted(text)) } else { text.into() }
 }
