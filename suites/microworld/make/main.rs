@@ -130,6 +130,7 @@ fn data(here: &Path) -> Result<()> {
         ("instructions", Topic::Instructions, 200),
         ("turns", Topic::Talk, 150),
         ("lines", Topic::Lines, 100),
+        ("long-story", Topic::LongStory, 150),
     ] {
         let rows = questions(topic, HELD_OUT, n).into_iter().map(|q| {
             // By name, so that rows keep their bytes.
