@@ -38,7 +38,7 @@ pub enum Topic {
     Instructions,
     /// The second answer of a conversation.
     Talk,
-    /// A line of many, to be found again.
+    /// A line of many once more: four endings, of which three stand in no line.
     Lines,
     /// The last sentence of a story much longer than any document: four endings, all of them present in the story.
     LongStory,
@@ -60,7 +60,7 @@ pub struct Question {
 fn choices(topic: Topic) -> usize {
     match topic {
         Topic::Judgements | Topic::Reading | Topic::Unknowns | Topic::Deeds => 2,
-        Topic::Steps | Topic::Instructions | Topic::Talk | Topic::Lines => 1,
+        Topic::Steps | Topic::Instructions | Topic::Talk => 1,
         _ => 4,
     }
 }

@@ -110,7 +110,7 @@ fn a_seed_gives_the_same_bytes_for_ever() {
 
 /// If these change, the shipped weights and suite are no longer of this world: make them anew.
 const DOCUMENTS: u64 = 9411994082325727272;
-const QUESTIONS: u64 = 17003841664299045242;
+const QUESTIONS: u64 = 3031560552337837502;
 
 #[test]
 fn every_sentence_has_the_probability_it_claims() {
@@ -323,7 +323,8 @@ fn documents_and_questions_agree() {
                 }
                 Topic::Lines => {
                     let asked = q.prompt.rsplit(' ').next().unwrap();
-                    assert_eq!(q.prompt.matches(&format!("Line {asked}{}", q.endings[0])).count(), 1);
+                    assert_eq!(q.prompt.matches(&format!("Line {asked}{}", q.endings[q.gold])).count(), 1);
+                    assert_eq!(q.endings.iter().filter(|e| q.prompt.contains(*e)).count(), 1);
                 }
                 _ => {}
             }
