@@ -147,7 +147,7 @@ fn among(relation: usize, right: usize) -> Cloze {
 }
 
 /// "Line vesh 14. Line brin 52. ... Again line brin 52.": a list of words, each with a number of its own, and `asked` of the
-/// lines once more.
+/// lines once more; what is wrong there stands in no line.
 pub fn lines(draw: &mut Draw, lo: usize, hi: usize, asked: usize) -> (String, Vec<Cloze>) {
     let n = draw.between(lo, hi);
     let (mut words, mut numbers) = (Vec::new(), Vec::new());
@@ -157,12 +157,16 @@ pub fn lines(draw: &mut Draw, lo: usize, hi: usize, asked: usize) -> (String, Ve
             format!("Line {key} {}.", 10 + draw.fresh(&mut numbers, 90))
         })
         .collect();
-    let endings: Vec<String> = numbers.iter().map(|n| format!(" {}.", n + 10)).collect();
-    let endings: Vec<&str> = endings.iter().map(String::as_str).collect();
+    let others: Vec<String> =
+        (0..90).filter(|n| !numbers.contains(n)).map(|n| format!(" {}.", n + 10)).collect();
     let mut order = Vec::new();
     let asked = (0..asked).map(|_| {
         let i = draw.fresh(&mut order, n);
-        Cloze::answer(format!("Again line {}", word(words[i])), &endings, i)
+        Cloze {
+            prompt: format!("Again line {}", word(words[i])),
+            ending: format!(" {}.", 10 + numbers[i]),
+            others: others.clone(),
+        }
     });
     let asked = asked.collect();
     (said.join(" "), asked)

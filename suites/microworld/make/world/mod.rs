@@ -128,7 +128,7 @@ pub fn practice(rng: &mut Rng, of: Practice) -> String {
 fn text_of(kind: Kind, draw: &mut Draw) -> String {
     match kind {
         Kind::Facts => facts(draw),
-        Kind::Story => story(draw).text(),
+        Kind::Story => story(draw, 1, 3).text(),
         Kind::Sums => several(draw, 2, 4, |draw| sum(draw, &world().sums)),
         Kind::Classes => several(draw, 2, 3, class),
         Kind::Judgements => several(draw, 2, 3, judgement),

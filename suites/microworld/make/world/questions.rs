@@ -38,8 +38,10 @@ pub enum Topic {
     Instructions,
     /// The second answer of a conversation.
     Talk,
-    /// A line of many, to be found again.
+    /// A line of many once more: four endings, of which three stand in no line.
     Lines,
+    /// The last sentence of a story much longer than any document: four endings, all of them present in the story.
+    LongStory,
 }
 
 /// A prompt, ways to go on (each begins with a space and ends with a full stop) and which of them is right. Where the answer is
@@ -58,7 +60,7 @@ pub struct Question {
 fn choices(topic: Topic) -> usize {
     match topic {
         Topic::Judgements | Topic::Reading | Topic::Unknowns | Topic::Deeds => 2,
-        Topic::Steps | Topic::Instructions | Topic::Talk | Topic::Lines => 1,
+        Topic::Steps | Topic::Instructions | Topic::Talk => 1,
         _ => 4,
     }
 }
@@ -91,7 +93,8 @@ pub fn questions(topic: Topic, seed: u64, n: usize) -> Vec<Question> {
             Topic::NewSums => sum(&mut draw, &world().new_sums),
             Topic::Classes => class(&mut draw),
             Topic::Judgements => judgement(&mut draw),
-            Topic::Reading => story(&mut draw),
+            Topic::Reading => story(&mut draw, 1, 3),
+            Topic::LongStory => story(&mut draw, 12, 24),
             Topic::NewWords => only(new_words(&mut draw, Kept::Unseen, 1)),
             Topic::Unknowns => unknown(&mut draw, Kept::Unseen),
             Topic::Misspelt => {

@@ -140,8 +140,8 @@ pub enum Step {
 /// of the reader who that is, where it has come to, or which of the things seen it was. Nobody, no town and
 /// no thing comes twice, so that the answer is never in doubt, and others are there to be mistaken for it.
 /// There are so many stories that of those asked about, about one in a thousand is among fifty thousand read
-/// before.
-pub fn story(draw: &mut Draw) -> Cloze {
+/// before. Where there are no more towns or things, somebody comes instead.
+pub fn story(draw: &mut Draw, lo: usize, hi: usize) -> Cloze {
     let (mut people, mut towns, mut things) = (Vec::new(), Vec::new(), Vec::new());
     let mut objects: Vec<String> = Vec::new();
     let somebody = |draw: &mut Draw, people: &mut Vec<usize>| PEOPLE[draw.fresh(people, PEOPLE.len())];
@@ -156,22 +156,22 @@ pub fn story(draw: &mut Draw) -> Cloze {
     something(draw, &mut objects);
     let found = objects[0].clone();
     let mut prompt = format!("One day {holder} went to {town}. There {holder} found a {found}.");
-    for _ in 0..draw.between(1, 3) {
+    for _ in 0..draw.between(lo, hi) {
         match draw.weighted(&[(Step::Go, 3), (Step::Give, 3), (Step::Meet, 1), (Step::See, 1)]) {
-            Step::Go => {
+            Step::Go if towns.len() < TOWNS.len() => {
                 town = somewhere(draw, &mut towns);
                 prompt += &format!(" {holder} went to {town}.");
             }
-            Step::Give => {
+            Step::Give | Step::Go => {
                 let next = somebody(draw, &mut people);
                 prompt += &format!(" {holder} gave the {found} to {next}.");
                 holder = next;
             }
-            Step::Meet => prompt += &format!(" {holder} met {}.", somebody(draw, &mut people)),
-            Step::See => {
+            Step::See if objects.len() < THINGS.len() => {
                 something(draw, &mut objects);
                 prompt += &format!(" {holder} saw a {}.", objects[objects.len() - 1]);
             }
+            Step::Meet | Step::See => prompt += &format!(" {holder} met {}.", somebody(draw, &mut people)),
         }
     }
 
