@@ -21,6 +21,7 @@ use bitsweep::model::{
 use candle_core::{DType, Device, Tensor};
 use learn::{Adam, Shape};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     collections::HashMap,
@@ -403,6 +404,6 @@ fn check(here: &Path, model: &Path) -> Result<()> {
         "{DOCUMENTS} documents, {tokens} tokens: perplexity {model:.4}, the generator's own {source:.4}, ratio {:.4}",
         model / source
     );
-    println!("sha256 {}", checkpoint.hash());
+    println!("sha256 {:x}", Sha256::digest(fs::read(&path)?));
     Ok(())
 }
