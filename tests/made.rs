@@ -393,7 +393,7 @@ fn a_study_asks_for_other_parts_and_other_lists() {
         ("choice(words)", "choices(words, 99999999999)", &["`word`", "`choices` of"]),
         ("choice(words)", "randint(5, 1)", &["`word`", "`randint(5, 1)`"]),
         ("choice(words)", "randint(0, 2.5)", &["`word`"]),
-        ("choice(words)", "shuffle('abc')", &["`word`", "`shuffle` takes a list"]),
+        ("choice(words)", "shuffle(\"abc\")", &["`word`", "`shuffle` takes a list"]),
         ("choice(words)", "choice(words", &["data.made.fields.word", "syntax"]),
         ("'{{ choice(words) }}'", "3", &["data.made.fields", "`word` is 3"]),
         (
