@@ -101,6 +101,12 @@ fn as_float(value: &Value) -> Option<f64> {
     f64::try_from(value.clone()).ok().filter(|_| is)
 }
 
+/// Whether a value is one that may be copied out of a template: a repeated list takes no room before.
+pub fn bounded(value: &Value) -> Result<(), Error> {
+    let mut left = MOST << 4;
+    count(value, 0, &mut left)
+}
+
 /// Takes from what is left the bytes of a value as a text, more or less, without writing it.
 fn count(value: &Value, level: usize, left: &mut usize) -> Result<(), Error> {
     if level > DEEP {
@@ -125,7 +131,9 @@ fn count(value: &Value, level: usize, left: &mut usize) -> Result<(), Error> {
 }
 
 fn take(bytes: usize, left: &mut usize) -> Result<(), Error> {
-    *left = left.checked_sub(bytes).ok_or_else(|| wrong(format!("a text of more than {} MB", MOST >> 20)))?;
+    *left = left
+        .checked_sub(bytes)
+        .ok_or_else(|| wrong(format!("it would make more than {} MB of text", MOST >> 20)))?;
     Ok(())
 }
 

@@ -276,7 +276,7 @@ mod tests {
     fn files_are_found_as_datasets_finds_them() {
         let list = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
         let card = b"---\nlicense: mit\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n\
-                     \x20 - split: test\n    path:\n    - main/test-*\n    - more/**/t?st.jsonl\n- config_name: other\n  default: true\n\
+                     \x20 - split: test\n    path:\n    - main/test-*\n    - more/**/t?st.parquet\n- config_name: other\n  default: true\n\
                      \x20 data_files: other/*.csv\n---\n# Text\n";
         let all = list(&[
             "README.md",
@@ -284,8 +284,8 @@ mod tests {
             "main/test-00001-of-00002.parquet",
             "main/deeper/test-0.parquet",
             "main/train-00000-of-00001.parquet",
-            "more/a/b/test.jsonl",
-            "more/test.jsonl",
+            "more/a/b/test.parquet",
+            "more/test.parquet",
             "other/a.csv",
         ]);
         let test = split(Some("main"), "test").among(&all, card).unwrap();

@@ -62,6 +62,7 @@ impl Template {
                 if value.is_undefined() {
                     mistake!("template `{}`: undefined value: the item has no such field", self.source);
                 }
+                python::bounded(&value).blame(format!("template `{}`", self.source))?;
                 Ok(serde_json::to_value(value)?)
             }
             None => Ok(Value::String(self.text(item)?)),
@@ -144,6 +145,7 @@ mod tests {
             ("{{ ('{}' * 9999).format('x' * 9999) }}", "16 MB"),
             ("{{ ''.join(['x' * 1000000] * 1000000) }}", "16 MB"),
             ("{{ ('x' * 1000000).join('y' * 1000) }}", "16 MB"),
+            ("{{ ['x' * 1000000] * 1000000 }}", "MB of text"),
             ("{{ (['x' * 1000000] * 1000000) | join }}", "16 MB"),
             ("{{ (['x' * 1000000] * 1000000) | string }}", "16 MB"),
             ("{{ 'a'.replace('', 'x' * 1000000).replace('', 'y' * 1000000) }}", "16 MB"),
