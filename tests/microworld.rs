@@ -27,18 +27,18 @@ fn the_builtin_model_is_above_chance_on_every_task() {
     let desk = Desk::empty();
     desk.study(&["builtin:llama"], &[], &["microworld/*"]);
     let (study, out) = (desk.arg("study.toml"), desk.arg("out"));
-    desk.run(&["run", &study, "--out", &out, "--limit", "100"]).expect(0);
+    desk.run(&["run", &study, "--out", &out, "--limit", "60"]).expect(0);
     let records = records(&desk.path("out"));
     let mut judged = 0;
     for found in tasks() {
-        let (name, metric) = (found.full_name(), &found.task.metrics[0]);
-        let record = records.iter().find(|r| r["task"]["name"] == name.as_str()).unwrap();
+        let (name, metric) = (found.file_name(), &found.task.metrics[0]);
+        let record = records.iter().find(|r| r["task"]["name"] == name).unwrap();
         let value = |metric: &str| record["metrics"][metric]["value"].as_f64().unwrap();
         let chance = match metric.as_str() {
             "acc" => found.task.chance.unwrap(),
             "exact_match" => 0.1,
             "perplexity" => {
-                assert!(value(metric) < 2.4, "{name}: {}", value(metric));
+                assert!(value(metric) < 2.8, "{name}: {}", value(metric));
                 continue;
             }
             _ => continue,
