@@ -12,7 +12,7 @@ use super::{
 use anyhow::{Context, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// One block's parameters.
 #[derive(Clone)]
@@ -29,6 +29,44 @@ pub struct Block {
     pub linears: BTreeMap<(Option<Expert>, Role), Linear>,
     /// Stands between cache and attention.
     pub kv: Option<Arc<dyn KvMap>>,
+}
+
+/// What tokens of earlier passes left behind.
+pub(super) enum Past<'a> {
+    /// There are none.
+    None,
+    /// Each sequence's own, and which block's this is.
+    Caches(&'a mut [Cache], usize),
+    /// What several sequences begin with.
+    Carried(&'a mut Carried),
+}
+
+/// Keys and values of one block that the next pass reads too: before its own rows.
+#[derive(Default)]
+pub struct Carried(Vec<Tensor>);
+
+impl Carried {
+    /// These rows behind those that were kept.
+    fn before(&self, new: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        if self.0.is_empty() {
+            return Ok(new);
+        }
+        let both = self.0.iter().zip(&new).map(|(old, new)| Ok(Tensor::cat(&[old, new], 0)?));
+        both.collect()
+    }
+
+    fn keep(&mut self, all: &[Tensor], rows: &[Range<usize>]) -> Result<()> {
+        self.0.clear();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for all in all {
+            // A copy, so that a whole pass is not kept for some of its rows.
+            let kept = rows.iter().map(|r| all.narrow(0, r.start, r.len()));
+            self.0.push(Tensor::cat(&kept.collect::<candle_core::Result<Vec<_>>>()?, 0)?.force_contiguous()?);
+        }
+        Ok(())
+    }
 }
 
 /// Norms of queries, or of keys: one for all heads, or one a head.
@@ -68,17 +106,12 @@ impl Block {
     }
 
     /// `[tokens, hidden]` to the same shape.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        pass: &mut Pass,
-        caches: Option<(&mut [Cache], usize)>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass, past: Past) -> Result<Tensor> {
         let mode = pass.mode;
         let add = |x: &Tensor, y: &Tensor| ops::add(x, y, mode);
         match self.spec.residual {
             Residual::Pre => {
-                let x = add(x, &self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, caches)?)?;
+                let x = add(x, &self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, past)?)?;
                 if self.spec.ffn == Ffn::None {
                     return Ok(x);
                 }
@@ -89,7 +122,7 @@ impl Block {
                 let wide =
                     |x: &Tensor, y: &Tensor| ops::add(x, y, Mode { precision: Precision::F32, ..mode });
                 let short = mode.precision.round(x.clone())?;
-                let x = wide(x, &self.mix(&self.norm(Slot::Mixer, &short, mode)?, pass, caches)?)?;
+                let x = wide(x, &self.mix(&self.norm(Slot::Mixer, &short, mode)?, pass, past)?)?;
                 if self.spec.ffn == Ffn::None {
                     return Ok(x);
                 }
@@ -99,37 +132,37 @@ impl Block {
             }
             Residual::FromNorm => {
                 let x = self.norm(Slot::Mixer, x, mode)?;
-                let x = add(&x, &self.mix(&x, pass, caches)?)?;
+                let x = add(&x, &self.mix(&x, pass, past)?)?;
                 let x = self.norm(Slot::Ffn, &x, mode)?;
                 Ok(add(&x, &self.ffn(&x, pass)?)?)
             }
             Residual::Post => {
-                let x = self.norm(Slot::Mixer, &add(x, &self.mix(x, pass, caches)?)?, mode)?;
+                let x = self.norm(Slot::Mixer, &add(x, &self.mix(x, pass, past)?)?, mode)?;
                 self.norm(Slot::Ffn, &add(&x, &self.ffn(&x, pass)?)?, mode)
             }
             Residual::Branch => {
-                let x = add(x, &self.norm(Slot::AfterMixer, &self.mix(x, pass, caches)?, mode)?)?;
+                let x = add(x, &self.norm(Slot::AfterMixer, &self.mix(x, pass, past)?, mode)?)?;
                 let out = self.norm(Slot::AfterFfn, &self.ffn(&x, pass)?, mode)?;
                 Ok(add(&x, &out)?)
             }
             Residual::Sandwich => {
-                let mixed = self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, caches)?;
+                let mixed = self.mix(&self.norm(Slot::Mixer, x, mode)?, pass, past)?;
                 let x = add(x, &self.norm(Slot::AfterMixer, &mixed, mode)?)?;
                 let out = self.ffn(&self.norm(Slot::Ffn, &x, mode)?, pass)?;
                 Ok(add(&x, &self.norm(Slot::AfterFfn, &out, mode)?)?)
             }
             Residual::Parallel { shared } => {
                 let normed = self.norm(Slot::Mixer, x, mode)?;
-                let mixed = self.mix(&normed, pass, caches)?;
+                let mixed = self.mix(&normed, pass, past)?;
                 let normed = if shared { normed } else { self.norm(Slot::Ffn, x, mode)? };
                 Ok(add(x, &add(&mixed, &self.ffn(&normed, pass)?)?)?)
             }
         }
     }
 
-    fn mix(&self, x: &Tensor, pass: &mut Pass, caches: Option<(&mut [Cache], usize)>) -> Result<Tensor> {
+    fn mix(&self, x: &Tensor, pass: &mut Pass, past: Past) -> Result<Tensor> {
         match &self.spec.mixer {
-            Mixer::Attention(spec) => self.attention(spec, x, pass, caches),
+            Mixer::Attention(spec) => self.attention(spec, x, pass, past),
             Mixer::Ssm(spec) => {
                 let linears = ssm::Linears {
                     into: self.get(None, Role::SsmIn)?,
@@ -138,18 +171,16 @@ impl Block {
                     out: self.get(None, Role::SsmOut)?,
                 };
                 let own = self.ssm.as_ref().context("a state-space mixer without parameters")?;
+                let caches = match past {
+                    Past::Caches(caches, block) => Some((caches, block)),
+                    Past::None | Past::Carried(_) => None,
+                };
                 own.forward(spec, &linears, x, pass, caches)
             }
         }
     }
 
-    fn attention(
-        &self,
-        spec: &AttentionSpec,
-        x: &Tensor,
-        pass: &mut Pass,
-        caches: Option<(&mut [Cache], usize)>,
-    ) -> Result<Tensor> {
+    fn attention(&self, spec: &AttentionSpec, x: &Tensor, pass: &mut Pass, past: Past) -> Result<Tensor> {
         let mode = pass.mode;
         let linears = [self.get(None, Role::Q)?, self.get(None, Role::K)?, self.get(None, Role::V)?];
         let [mut q, mut k, mut v] = together(linears, x, pass)?;
@@ -179,15 +210,22 @@ impl Block {
             let mapped = kv.get(2).zip(kv.get(3)).map(|(k, v)| (k, v, residual));
             Ok(attend(spec, q, &Kv { exact: (&kv[0], &kv[1]), mapped }, spans, mode)?)
         };
-        let out = match caches {
-            None => attend(&q, &kv, &pass.spans)?,
+        let out = match past {
+            Past::None => attend(&q, &kv, &pass.spans)?,
+            Past::Carried(carried) => {
+                let all = carried.before(kv)?;
+                let out = attend(&q, &all, &pass.spans)?;
+                carried.keep(&all, &pass.keep)?;
+                out
+            }
             // Each sequence's keys are where its cache keeps them: they are read there, not packed for each step.
-            Some((caches, block)) => {
+            Past::Caches(caches, block) => {
                 let one = |(cache, s): (&mut Cache, &Span)| {
                     let own = |t: &Tensor| t.narrow(0, s.query, s.queries);
                     let new = kv.iter().map(own).collect::<candle_core::Result<Vec<_>>>()?;
                     let all = cache.append(block, &new)?;
-                    attend(&own(&q)?, &all, &[Span { query: 0, key: 0, ..*s }])
+                    let keys = std::iter::once(0..s.len()).collect();
+                    attend(&own(&q)?, &all, &[Span { query: 0, queries: s.queries, keys }])
                 };
                 let parts: Result<Vec<Tensor>> = match mode.fused() {
                     true => caches.par_iter_mut().zip(&pass.spans).map(one).collect(),

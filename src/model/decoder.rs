@@ -5,29 +5,27 @@
 //! ```
 use super::{
     attention::Span,
-    block::{Block, HeadNorms},
+    block::{Block, Carried, HeadNorms, Past},
     linear::Pass,
     ops::{self, Kernels, Mode, Norm, Precision},
     seam::Observer,
-    site::Role,
-    spec::{DecoderSpec, Half, Mixer, Over, Param},
+    site::{Role, Site},
+    spec::{DecoderSpec, Half, Mixer, NormSpec, Over, Param},
     ssm::Ssm,
 };
 pub use super::{cache::Cache, linear::Linear};
-use anyhow::{Context, Result, ensure};
+use crate::tensor::matmul::Weight;
+use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-/// A whole model. Cloning shares tensors.
+/// A whole model, or its ends alone while blocks come one at a time. Cloning shares tensors.
 #[derive(Clone)]
 pub struct Decoder {
     /// What it is.
     pub spec: Arc<DecoderSpec>,
     /// `[vocab, width]`.
-    pub embed: Tensor,
+    pub embed: Weight,
     /// `[rows, hidden]`.
     pub positions: Option<Tensor>,
     /// BLOOM's.
@@ -45,98 +43,167 @@ pub struct Decoder {
 /// Sequences packed one after another: no padding.
 pub struct Batch {
     tokens: Vec<u32>,
-    lengths: Vec<usize>,
+    spans: Vec<Span>,
+    /// Rows of keys that the next batch reads too; its own keys come after them.
+    keep: Vec<Range<usize>>,
 }
 
 impl Batch {
-    /// Packs sequences; none may be empty.
+    /// Packs sequences that have nothing in common; none may be empty.
     pub fn new<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let mut batch = Self { tokens: Vec::new(), lengths: Vec::new() };
+        let mut batch = Self { tokens: Vec::new(), spans: Vec::new(), keep: Vec::new() };
         for s in sequences.into_iter().filter(|s| !s.is_empty()) {
+            let from = batch.tokens.len();
             batch.tokens.extend_from_slice(s);
-            batch.lengths.push(s.len());
+            let keys = std::iter::once(from..batch.tokens.len()).collect();
+            batch.spans.push(Span { query: from, queries: s.len(), keys });
         }
         batch
+    }
+
+    /// Tokens of which some have a past in common. A span's keys count rows that are carried over first, then this batch's;
+    /// `keep` says, in the same rows, what the next batch finds carried over.
+    pub fn sharing(tokens: Vec<u32>, spans: Vec<Span>, keep: Vec<Range<usize>>) -> Self {
+        Self { tokens, spans, keep }
+    }
+
+    /// Tokens to compute.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+/// Where parameters come from, and what becomes of weights.
+pub struct Parts<'a> {
+    /// What the model is.
+    pub spec: &'a DecoderSpec,
+    /// Lay weights out for products, as inference wants them; training wants tensors.
+    pub lay: bool,
+    /// A parameter of this shape.
+    pub param: &'a mut dyn FnMut(Param, &[usize]) -> Result<Tensor>,
+}
+
+impl Parts<'_> {
+    fn get(&mut self, param: Param, shape: &[usize]) -> Result<Tensor> {
+        (self.param)(param, shape)
+    }
+
+    fn weight(&mut self, param: Param, shape: &[usize]) -> Result<Weight> {
+        let rows = Weight::from(self.get(param, shape)?);
+        Ok(if self.lay { rows.laid()? } else { rows })
+    }
+
+    fn linear(&mut self, site: Site) -> Result<Linear> {
+        let (out, inner) = self.spec.linear_shape(site);
+        let weight = self.weight(Param::Weight(site), &[out, inner])?;
+        let bias = self.spec.has_bias(site).then(|| self.get(Param::Bias(site), &[out])).transpose()?;
+        Ok(Linear { site, weight, bias, input: None })
+    }
+
+    fn norm(
+        &mut self,
+        spec: NormSpec,
+        shapes: &[(Param, Vec<usize>)],
+        param: &dyn Fn(Half) -> Param,
+    ) -> Result<Norm> {
+        let mut half = |half| -> Result<Option<Tensor>> {
+            let shape = shapes.iter().find(|(p, _)| *p == param(half));
+            shape.map(|(p, shape)| self.get(*p, shape)).transpose()
+        };
+        Ok(Norm::new(spec, half(Half::Scale)?, half(Half::Shift)?)?)
+    }
+
+    /// One block.
+    pub fn block(&mut self, b: u16) -> Result<Block> {
+        let block = &self.spec.blocks[usize::from(b)];
+        let shapes = block.small_params(b, self.spec.hidden);
+        let mut norms = BTreeMap::new();
+        for &slot in block.slots() {
+            norms.insert(slot, self.norm(block.norm, &shapes, &|h| Param::Norm(b, slot, h))?);
+        }
+        let qk_norms = match block.mixer.attention().and_then(|a| Some((a, a.qk_norm?))) {
+            Some((a, qk)) => {
+                let mut of = |role, heads: usize| -> Result<HeadNorms> {
+                    let each = match qk.over {
+                        Over::EachHead => (0..heads).map(|h| Some(h as u16)).collect(),
+                        Over::Row | Over::Head => vec![None],
+                    };
+                    let norms = each
+                        .into_iter()
+                        .map(|i| self.norm(qk.norm, &shapes, &|h| Param::QkNorm(b, role, i, h)));
+                    Ok(HeadNorms(norms.collect::<Result<_>>()?))
+                };
+                Some([of(Role::Q, a.heads)?, of(Role::K, a.kv_heads)?])
+            }
+            None => None,
+        };
+        let ssm = match &block.mixer {
+            Mixer::Ssm(ssm) => Some(Ssm::new(ssm, |part| {
+                let shape = shapes.iter().find(|(p, _)| *p == Param::Ssm(b, part));
+                shape.map(|(p, shape)| self.get(*p, shape)).transpose()
+            })?),
+            Mixer::Attention(_) => None,
+        };
+        let linears = block
+            .linears()
+            .into_iter()
+            .map(|(expert, role)| Ok(((expert, role), self.linear(Site::of(b, expert, role))?)));
+        Ok(Block {
+            spec: block.clone(),
+            norms,
+            qk_norms,
+            ssm,
+            linears: linears.collect::<Result<_>>()?,
+            kv: None,
+        })
+    }
+
+    /// All that is outside the blocks.
+    pub fn ends(&mut self, device: &Device) -> Result<Decoder> {
+        let spec = self.spec;
+        spec.check()?;
+        let shapes: Vec<_> = spec.params().into_iter().filter(|(p, _)| p.block().is_none()).collect();
+        let embed = match shapes.iter().find(|(p, _)| *p == Param::Embed) {
+            // Where it is the head too, it is laid out as one.
+            Some((p, shape)) if spec.head.tied => self.weight(*p, shape)?,
+            Some((p, shape)) => self.get(*p, shape)?.into(),
+            None => anyhow::bail!("a model without an embedding"),
+        };
+        let positions = shapes.iter().find(|(p, _)| *p == Param::Positions);
+        let positions = positions.map(|(p, shape)| self.get(*p, shape)).transpose()?;
+        let embed_norm = spec.embed.norm.map(|n| self.norm(n, &shapes, &Param::EmbedNorm)).transpose()?;
+        let norm = spec.norm.map(|n| self.norm(n, &shapes, &Param::FinalNorm)).transpose()?;
+        let sites = spec.sites().into_iter().filter(|s| s.block.is_none());
+        let ends = sites.map(|s| Ok((s.role, self.linear(s)?))).collect::<Result<_>>()?;
+        let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
+        let mode = Mode { kernels, precision: Precision::F32 };
+        let blocks = Vec::new();
+        Ok(Decoder { embed, positions, embed_norm, blocks, norm, ends, mode, spec: Arc::new(spec.clone()) })
     }
 }
 
 impl Decoder {
-    /// Builds from whatever gives parameters by role and shape: a checkpoint, or training's variables.
+    /// Builds from whatever gives parameters by role and shape; see [`Parts::lay`].
     pub fn build(
         spec: DecoderSpec,
         device: &Device,
+        lay: bool,
         mut param: impl FnMut(Param, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
-        spec.check()?;
-        let shapes: HashMap<Param, Vec<usize>> = spec.params().into_iter().collect();
-        let mut get =
-            |p: Param| -> Result<Option<Tensor>> { shapes.get(&p).map(|shape| param(p, shape)).transpose() };
-        let mut linears: BTreeMap<Option<u16>, Vec<Linear>> = BTreeMap::new();
-        for site in spec.sites() {
-            let weight = get(Param::Weight(site))?.context("a linear without a weight")?;
-            let bias = get(Param::Bias(site))?;
-            linears.entry(site.block).or_default().push(Linear { site, weight, bias, input: None });
-        }
-        let embed = get(Param::Embed)?.context("a model without an embedding")?;
-        let positions = get(Param::Positions)?;
-        let mut norm = |spec, param: &dyn Fn(Half) -> Param| -> Result<Norm> {
-            Ok(Norm::new(spec, get(param(Half::Scale))?, get(param(Half::Shift))?)?)
-        };
-        let embed_norm = spec.embed.norm.map(|n| norm(n, &Param::EmbedNorm)).transpose()?;
-        let last_norm = spec.norm.map(|n| norm(n, &Param::FinalNorm)).transpose()?;
-        let mut blocks = Vec::with_capacity(spec.blocks.len());
-        for (b, block) in spec.blocks.iter().enumerate() {
-            let b = b as u16;
-            let mut norms = BTreeMap::new();
-            for &slot in block.slots() {
-                norms.insert(slot, norm(block.norm, &|h| Param::Norm(b, slot, h))?);
-            }
-            let qk_norms = match block.mixer.attention().and_then(|a| Some((a, a.qk_norm?))) {
-                Some((a, qk)) => {
-                    let mut of = |role, heads: usize| -> Result<HeadNorms> {
-                        let each = match qk.over {
-                            Over::EachHead => (0..heads).map(|h| Some(h as u16)).collect(),
-                            Over::Row | Over::Head => vec![None],
-                        };
-                        let norms =
-                            each.into_iter().map(|i| norm(qk.norm, &|h| Param::QkNorm(b, role, i, h)));
-                        Ok(HeadNorms(norms.collect::<Result<_>>()?))
-                    };
-                    Some([of(Role::Q, a.heads)?, of(Role::K, a.kv_heads)?])
-                }
-                None => None,
-            };
-            blocks.push(Block {
-                spec: block.clone(),
-                norms,
-                qk_norms,
-                ssm: None,
-                linears: linears
-                    .remove(&Some(b))
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|l| ((l.site.expert, l.site.role), l))
-                    .collect(),
-                kv: None,
-            });
-        }
-        for (b, block) in blocks.iter_mut().enumerate() {
-            if let Mixer::Ssm(ssm) = &block.spec.mixer {
-                block.ssm = Some(Ssm::new(ssm, |part| get(Param::Ssm(b as u16, part)))?);
-            }
-        }
-        let ends = linears.remove(&None).unwrap_or_default();
-        let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
-        Ok(Self {
-            embed,
-            positions,
-            embed_norm,
-            blocks,
-            norm: last_norm,
-            ends: ends.into_iter().map(|l| (l.site.role, l)).collect(),
-            mode: Mode { kernels, precision: Precision::F32 },
-            spec: Arc::new(spec),
-        })
+        Self::whole(&mut Parts { spec: &spec, lay, param: &mut param }, device)
+    }
+
+    /// All parts together.
+    pub fn whole(parts: &mut Parts, device: &Device) -> Result<Self> {
+        let mut all = parts.ends(device)?;
+        let blocks = 0..parts.spec.blocks.len();
+        all.blocks = blocks.map(|b| parts.block(b as u16)).collect::<Result<_>>()?;
+        Ok(all)
     }
 
     /// Every linear that a pass goes through, but for a tied head.
@@ -153,25 +220,17 @@ impl Decoder {
     /// inference stores them.
     pub fn in_precision(&self, precision: Precision) -> Result<Self> {
         let mut model = self.clone();
-        let round = |t: &Tensor| precision.round(t.clone());
         model.mode.precision = precision;
-        model.embed = round(&model.embed)?;
-        model.positions = model.positions.as_ref().map(round).transpose()?;
+        model.embed = rounded(&model.embed, precision)?;
+        model.positions = model.positions.map(|p| precision.round(p)).transpose()?;
         for norm in [&mut model.embed_norm, &mut model.norm].into_iter().flatten() {
             *norm = norm.rounded(precision)?;
         }
-        for block in &mut model.blocks {
-            let heads = block.qk_norms.iter_mut().flatten().flat_map(|h| h.0.iter_mut());
-            for norm in block.norms.values_mut().chain(heads) {
-                *norm = norm.rounded(precision)?;
-            }
-            if let (Some(own), Mixer::Ssm(spec)) = (&mut block.ssm, &block.spec.mixer) {
-                *own = own.rounded(spec, precision)?;
-            }
+        for linear in model.ends.values_mut() {
+            linear.round(precision)?;
         }
-        for linear in model.linears_mut() {
-            linear.weight = round(&linear.weight)?;
-            linear.bias = linear.bias.as_ref().map(round).transpose()?;
+        for block in &mut model.blocks {
+            block.round(precision)?;
         }
         Ok(model)
     }
@@ -189,51 +248,69 @@ impl Decoder {
         mut caches: Option<&mut [Cache]>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<Tensor> {
-        ensure!(!batch.tokens.is_empty(), "an empty batch");
-        let sequences = batch.lengths.len();
-        let past: Vec<usize> =
-            caches.as_ref().map_or_else(|| vec![0; sequences], |c| c.iter().map(|c| c.len).collect());
-        ensure!(past.len() == sequences, "{} caches for {sequences} sequences", past.len());
-        let mut start = 0;
-        let mut spans = Vec::with_capacity(sequences);
-        for (&len, past) in batch.lengths.iter().zip(past) {
-            spans.push(Span { query: start, queries: len, key: start, keys: past + len });
-            start += len;
+        let sequences = batch.spans.len();
+        let mut spans = batch.spans.clone();
+        if let Some(caches) = &caches {
+            ensure!(caches.len() == sequences, "{} caches for {sequences} sequences", caches.len());
+            for (span, cache) in spans.iter_mut().zip(caches.iter()) {
+                span.keys = std::iter::once(0..cache.len + span.queries).collect();
+            }
         }
-        if let Some(id) = batch.tokens.iter().find(|&&t| t as usize >= self.spec.vocab) {
-            crate::mistake!(
-                "token {id} is outside the model's vocabulary of {}: the tokenizer belongs to another model",
-                self.spec.vocab
-            );
-        }
-        let last = spans.iter().map(|s| s.keys).max().unwrap_or(0);
-        if let Some(longest) = self.longest().filter(|&l| last > l) {
-            crate::mistake!("a sequence of {last} tokens: the model has learned positions for {longest}");
-        }
-        let mut pass = Pass { mode: self.mode, spans, ropes: Vec::new(), observer };
-        let mut x = self.embedding(batch, &mut pass)?;
+        let mut pass = Pass { observer, ..Pass::new(self.mode, spans) };
+        let mut x = self.embedding(&batch.tokens, &mut pass)?;
         for (b, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, &mut pass, caches.as_deref_mut().map(|c| (c, b)))?;
+            let past = caches.as_deref_mut().map_or(Past::None, |c| Past::Caches(c, b));
+            x = block.forward(&x, &mut pass, past)?;
         }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x, self.mode)?;
-        }
-        if let Some(project) = self.ends.get(&Role::ProjectOut) {
-            x = project.forward(&x, &mut pass)?;
-        }
-        for (cache, len) in caches.into_iter().flatten().zip(&batch.lengths) {
-            cache.len += len;
+        let x = self.last(x, &mut pass)?;
+        for (cache, span) in caches.into_iter().flatten().zip(&batch.spans) {
+            cache.len += span.queries;
         }
         Ok(x)
+    }
+
+    /// The same of a batch that reads what earlier ones left, and leaves what later ones read; `carried` is one a block.
+    pub fn hidden_after(&self, batch: &Batch, carried: &mut [Carried]) -> Result<Tensor> {
+        ensure!(carried.len() == self.blocks.len(), "as many as blocks");
+        let mut pass = Pass { keep: batch.keep.clone(), ..Pass::new(self.mode, batch.spans.clone()) };
+        let mut x = self.embedding(&batch.tokens, &mut pass)?;
+        for (block, carried) in self.blocks.iter().zip(carried) {
+            x = block.forward(&x, &mut pass, Past::Carried(carried))?;
+        }
+        self.last(x, &mut pass)
+    }
+
+    /// What enters the first block, `[tokens, hidden]`.
+    pub fn enter(&self, batch: &Batch) -> Result<Tensor> {
+        self.embedding(&batch.tokens, &mut Pass::new(self.mode, batch.spans.clone()))
+    }
+
+    /// Through one block, which need not be this decoder's own; see [`Decoder::hidden_after`].
+    pub fn through(&self, block: &Block, x: &Tensor, batch: &Batch, carried: &mut Carried) -> Result<Tensor> {
+        let mut pass = Pass { keep: batch.keep.clone(), ..Pass::new(self.mode, batch.spans.clone()) };
+        block.forward(x, &mut pass, Past::Carried(carried))
+    }
+
+    /// From what leaves the last block to what the head reads.
+    pub fn leave(&self, x: Tensor) -> Result<Tensor> {
+        self.last(x, &mut Pass::new(self.mode, Vec::new()))
+    }
+
+    fn last(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let x = match &self.norm {
+            Some(norm) => norm.forward(&x, self.mode)?,
+            None => x,
+        };
+        match self.ends.get(&Role::ProjectOut) {
+            Some(project) => project.forward(&x, pass),
+            None => Ok(x),
+        }
     }
 
     /// Logits `[rows, vocab]` of hidden states `[rows, width]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = match self.ends.get(&Role::Head) {
-            Some(head) => {
-                let x = head.input.as_ref().map_or(Ok(hidden.clone()), |m| m.map(hidden))?;
-                ops::linear(&x, &head.weight, head.bias.as_ref(), self.mode)?
-            }
+            Some(head) => head.alone(hidden, self.mode)?,
             None => ops::linear(hidden, &self.embed, None, self.mode)?,
         };
         match self.spec.head.softcap {
@@ -242,9 +319,20 @@ impl Decoder {
         }
     }
 
-    fn embedding(&self, batch: &Batch, pass: &mut Pass) -> Result<Tensor> {
-        let device = self.embed.device();
-        let mut x = self.embed.index_select(&Tensor::new(batch.tokens.as_slice(), device)?, 0)?;
+    fn embedding(&self, tokens: &[u32], pass: &mut Pass) -> Result<Tensor> {
+        ensure!(!tokens.is_empty(), "an empty batch");
+        if let Some(id) = tokens.iter().find(|&&t| t as usize >= self.spec.vocab) {
+            crate::mistake!(
+                "token {id} is outside the model's vocabulary of {}: the tokenizer belongs to another model",
+                self.spec.vocab
+            );
+        }
+        let last = pass.spans.iter().map(Span::len).max().unwrap_or(0);
+        if let Some(longest) = self.longest().filter(|&l| last > l) {
+            crate::mistake!("a sequence of {last} tokens: the model has learned positions for {longest}");
+        }
+        let mut x = self.embed.pick(tokens)?;
+        let device = x.device().clone();
         if let Some(scale) = self.spec.embed.scale {
             // The factor itself is held in the model's precision, as Gemma's is.
             x = pass.mode.precision.round((x * f64::from(pass.mode.precision.one(scale as f32)))?)?;
@@ -253,13 +341,41 @@ impl Decoder {
             x = project.forward(&x, pass)?;
         }
         if let (Some(table), Some(learned)) = (&self.positions, self.spec.embed.positions) {
-            let positions = pass.spans.iter().flat_map(|s| s.keys - s.queries..s.keys);
+            let positions = pass.spans.iter().flat_map(|s| s.past()..s.len());
             let rows: Vec<u32> = positions.map(|p| (p + learned.first) as u32).collect();
-            x = ops::add(&x, &table.index_select(&Tensor::new(rows, device)?, 0)?, pass.mode)?;
+            x = ops::add(&x, &table.index_select(&Tensor::new(rows, &device)?, 0)?, pass.mode)?;
         }
         match &self.embed_norm {
             Some(norm) => Ok(norm.forward(&x, pass.mode)?),
             None => Ok(x),
         }
+    }
+}
+
+/// A weight's numbers rounded, laid out as it was.
+fn rounded(weight: &Weight, precision: Precision) -> Result<Weight> {
+    let rows = Weight::from(precision.round(weight.rows()?)?);
+    Ok(if matches!(weight, Weight::Rows(_)) { rows } else { rows.laid()? })
+}
+
+impl Linear {
+    fn round(&mut self, precision: Precision) -> Result<()> {
+        self.weight = rounded(&self.weight, precision)?;
+        self.bias = self.bias.take().map(|b| precision.round(b)).transpose()?;
+        Ok(())
+    }
+}
+
+impl Block {
+    /// Rounds every parameter; see [`Decoder::in_precision`].
+    pub fn round(&mut self, precision: Precision) -> Result<()> {
+        let heads = self.qk_norms.iter_mut().flatten().flat_map(|h| h.0.iter_mut());
+        for norm in self.norms.values_mut().chain(heads) {
+            *norm = norm.rounded(precision)?;
+        }
+        if let (Some(own), Mixer::Ssm(spec)) = (&mut self.ssm, &self.spec.mixer) {
+            *own = own.rounded(spec, precision)?;
+        }
+        self.linears.values_mut().try_for_each(|linear| linear.round(precision))
     }
 }

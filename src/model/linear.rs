@@ -7,9 +7,13 @@ use super::{
     site::Site,
     spec::RopeSpec,
 };
-use anyhow::Result;
+use crate::tensor::{
+    int8::Inputs,
+    matmul::{Weight, integers},
+};
+use anyhow::{Context, Result};
 use candle_core::Tensor;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// See the module.
 #[derive(Clone)]
@@ -17,7 +21,7 @@ pub struct Linear {
     /// Its place.
     pub site: Site,
     /// `[out, in]`.
-    pub weight: Tensor,
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor>,
     /// Replaces its input.
@@ -30,9 +34,15 @@ pub(super) struct Pass<'a, 'b> {
     pub spans: Vec<Span>,
     pub ropes: Vec<(RopeSpec, Arc<Rope>)>,
     pub observer: Option<&'a mut (dyn Observer + 'b)>,
+    /// Rows of keys and values that the next pass reads too.
+    pub keep: Vec<Range<usize>>,
 }
 
-impl Pass<'_, '_> {
+impl<'a, 'b> Pass<'a, 'b> {
+    pub fn new(mode: Mode, spans: Vec<Span>) -> Self {
+        Self { mode, spans, ropes: Vec::new(), observer: None, keep: Vec::new() }
+    }
+
     /// The table for a block's rotary positions, made once a pass.
     pub fn rope(&mut self, spec: &RopeSpec) -> Arc<Rope> {
         if let Some((_, rope)) = self.ropes.iter().find(|(known, _)| known == spec) {
@@ -44,18 +54,62 @@ impl Pass<'_, '_> {
     }
 }
 
+/// What a linear multiplies.
+enum Entered {
+    Floats(Tensor),
+    Codes(Inputs),
+}
+
 impl Linear {
     /// `[tokens, in]` to `[tokens, out]`.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mapped = self.input.as_ref().map(|m| m.map(x)).transpose()?;
-        self.product(x, mapped.as_ref().unwrap_or(x), pass)
+        let entered = self.enter(x, pass.mode)?;
+        self.product(x, &entered, pass)
     }
 
-    fn product(&self, x: &Tensor, mapped: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    /// What an input becomes before the product: integers where the weight is integers.
+    fn enter(&self, x: &Tensor, mode: Mode) -> Result<Entered> {
+        let Some(map) = &self.input else { return Ok(Entered::Floats(x.clone())) };
+        let codes = match &self.weight {
+            Weight::Codes(codes) if mode.fused() => map.codes(x, codes.groups()),
+            _ => None,
+        };
+        Ok(match codes {
+            Some(codes) => Entered::Codes(codes?),
+            None => Entered::Floats(map.map(x)?),
+        })
+    }
+
+    /// Whether another linear's input becomes the same.
+    fn enters_as(&self, other: &Self) -> bool {
+        let map = match (&self.input, &other.input) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        map && match (&self.weight, &other.weight) {
+            (Weight::Codes(a), Weight::Codes(b)) => a.groups() == b.groups(),
+            (Weight::Codes(_), _) | (_, Weight::Codes(_)) => false,
+            _ => true,
+        }
+    }
+
+    fn product(&self, x: &Tensor, entered: &Entered, pass: &mut Pass) -> Result<Tensor> {
         if let Some(observer) = &mut pass.observer {
             observer.see(self.site, x)?;
         }
-        Ok(ops::linear(mapped, &self.weight, self.bias.as_ref(), pass.mode)?)
+        match entered {
+            Entered::Floats(x) => Ok(ops::linear(x, &self.weight, self.bias.as_ref(), pass.mode)?),
+            Entered::Codes(codes) => match &self.weight {
+                Weight::Codes(weight) => Ok(integers(codes, weight, self.bias.as_ref())?),
+                _ => None.context("a product of integers and floats"),
+            },
+        }
+    }
+
+    /// Of what is not watched: the head.
+    pub(super) fn alone(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.forward(x, &mut Pass::new(mode, Vec::new()))
     }
 }
 
@@ -65,18 +119,15 @@ pub(super) fn together<const N: usize>(
     x: &Tensor,
     pass: &mut Pass,
 ) -> Result<[Tensor; N]> {
-    let shared = match &linears[0].input {
-        Some(map) if linears.iter().all(|l| l.input.as_ref().is_some_and(|m| Arc::ptr_eq(m, map))) => {
-            Some(map.map(x)?)
-        }
-        _ => None,
-    };
     let mut outs = Vec::with_capacity(N);
+    let mut entered: Option<(&Linear, Entered)> = None;
     for linear in linears {
-        outs.push(match &shared {
-            Some(mapped) => linear.product(x, mapped, pass)?,
-            None => linear.forward(x, pass)?,
-        });
+        if entered.as_ref().is_none_or(|(first, _)| !linear.enters_as(first)) {
+            entered = Some((linear, linear.enter(x, pass.mode)?));
+        }
+        if let Some((_, entered)) = &entered {
+            outs.push(linear.product(x, entered, pass)?);
+        }
     }
     outs.try_into().map_err(|_| anyhow::anyhow!("as many outputs as linears"))
 }

@@ -2,9 +2,10 @@
 //!
 //! `builtin:llama` · a directory in Hugging Face layout · `org/name[@revision]`.
 use super::{
+    block::Block,
     chat::{ChatTemplate, GenerationConfig},
     checkpoint::{Checkpoint, WEIGHTS, weight_files},
-    decoder::Decoder,
+    decoder::{Decoder, Parts},
     families::{self, Family},
     site::{Role, Site},
     spec::{DecoderSpec, Param},
@@ -328,9 +329,23 @@ impl Opened {
 
     /// Reads the weights; one that is not finite is an error that names its tensor.
     pub fn load(&self, device: &Device) -> Result<Decoder> {
-        Decoder::build(self.spec.clone(), device, |param, shape| {
-            self.checkpoint.load(self.family, &self.spec, param, shape, device)
-        })
-        .with_context(|| format!("model `{}`", self.name))
+        self.part(device, |parts| Decoder::whole(parts, device))
+    }
+
+    /// The same of all that is outside the blocks.
+    pub fn load_ends(&self, device: &Device) -> Result<Decoder> {
+        self.part(device, |parts| parts.ends(device))
+    }
+
+    /// The same of one block.
+    pub fn load_block(&self, block: u16, device: &Device) -> Result<Block> {
+        self.part(device, |parts| parts.block(block))
+    }
+
+    fn part<T>(&self, device: &Device, make: impl FnOnce(&mut Parts) -> Result<T>) -> Result<T> {
+        let mut param =
+            |param, shape: &[usize]| self.checkpoint.load(self.family, &self.spec, param, shape, device);
+        make(&mut Parts { spec: &self.spec, lay: true, param: &mut param })
+            .with_context(|| format!("model `{}`", self.name))
     }
 }

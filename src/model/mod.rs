@@ -21,5 +21,6 @@ pub mod seam;
 pub mod site;
 pub mod spec;
 mod ssm;
+mod tiles;
 pub mod tokenizer;
 pub mod torch;

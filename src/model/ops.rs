@@ -3,7 +3,10 @@
 //! *Reference*: a chain of candle operations, with gradients, on any device; GPUs use it, and training is held to it.
 //! *Fused*: one loop over rows on a CPU. `tests/engine.rs` holds the two together.
 use super::spec::{Act, Gain, NormKind, NormSpec};
-use crate::tensor::{matmul, rows};
+use crate::tensor::{
+    matmul::{self, Weight},
+    rows,
+};
 use candle_core::{D, DType, Result, Tensor};
 
 /// Which form to run.
@@ -196,25 +199,21 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 }
 
 /// `x [tokens, in] -> [tokens, out]`, bias added before the one rounding.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
-    let y = matmul::linear(x, weight)?;
-    let Some(bias) = bias else { return mode.precision.round(y) };
-    if mode.fused() {
-        let bias = bias.to_vec1::<f32>()?;
-        let precision = mode.precision;
-        rows::map(&y, "bias", |_, y, out| {
-            rounded!(precision, r => for ((o, y), b) in out.iter_mut().zip(y).zip(&bias) {
-                *o = r(y + b);
-            })
-        })
-    } else {
-        mode.precision.round(y.broadcast_add(bias)?)
-    }
+pub fn linear(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+    mode.precision.round(matmul::linear(x, weight, bias)?)
 }
 
 /// The residual stream takes a branch's output in.
 pub fn add(x: &Tensor, y: &Tensor, mode: Mode) -> Result<Tensor> {
-    mode.precision.round((x + y)?)
+    if !mode.fused() {
+        return mode.precision.round((x + y)?);
+    }
+    let precision = mode.precision;
+    rows::zip(x, y, "add", |x, y, out| {
+        rounded!(precision, r => for ((o, x), y) in out.iter_mut().zip(x).zip(y) {
+            *o = r(x + y);
+        })
+    })
 }
 
 /// `cap * tanh(x / cap)`, rounded after each of its operations.

@@ -24,6 +24,17 @@ pub enum Param {
     Ssm(u16, SsmPart),
 }
 
+impl Param {
+    /// Whose block's it is; `None` outside them.
+    pub fn block(self) -> Option<u16> {
+        match self {
+            Param::Norm(b, ..) | Param::QkNorm(b, ..) | Param::Ssm(b, _) => Some(b),
+            Param::Weight(site) | Param::Bias(site) => site.block,
+            Param::Embed | Param::Positions | Param::EmbedNorm(_) | Param::FinalNorm(_) => None,
+        }
+    }
+}
+
 /// Parameters of a state-space mixer that are no linear's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SsmPart {
@@ -217,7 +228,7 @@ impl BlockSpec {
     }
 
     /// Its parameters that are no linear's, with their shapes.
-    fn small_params(&self, b: u16, hidden: usize) -> Vec<(Param, Vec<usize>)> {
+    pub(super) fn small_params(&self, b: u16, hidden: usize) -> Vec<(Param, Vec<usize>)> {
         let mut all = Vec::new();
         let halves = |n: NormSpec| {
             let scale = (n.gain != Gain::None).then_some(Half::Scale);

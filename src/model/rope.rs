@@ -230,8 +230,8 @@ impl Rope {
         let tokens: usize = spans.iter().map(|s| s.queries).sum();
         let (mut cos, mut sin) = (Vec::with_capacity(tokens * half), Vec::with_capacity(tokens * half));
         for span in spans {
-            let (frequencies, attention) = spec.frequencies(span.keys);
-            for position in span.keys - span.queries..span.keys {
+            let (frequencies, attention) = spec.frequencies(span.len());
+            for position in span.past()..span.len() {
                 for f in &frequencies {
                     let (s, c) = (position as f32 * f).sin_cos();
                     cos.push(c * attention);

@@ -2,6 +2,7 @@
 //!
 //! The decoder knows that something may stand here, never what: `model` does not import `quant`.
 use super::site::Site;
+use crate::tensor::int8::{Groups, Inputs};
 use candle_core::{Result, Tensor};
 
 /// Watches the input of every linear. Calibration is one.
@@ -15,6 +16,11 @@ pub trait InputMap: Send + Sync {
     /// `[tokens, features]` in, the same shape out. A row of the result depends on that row alone, so that packing
     /// and prefix sharing stay exact.
     fn map(&self, x: &Tensor) -> Result<Tensor>;
+    /// The same rows as codes with a scale and a zero point each, for weights that are codes too; `None` where the map's
+    /// values are no such thing.
+    fn codes(&self, _x: &Tensor, _groups: &Groups) -> Option<Result<Inputs>> {
+        None
+    }
 }
 
 /// Stands between the cache and attention.

@@ -3,7 +3,13 @@ use super::{
     Described,
     grid::{Int, Per, fake_quantize},
 };
-use crate::model::{ops::Precision, seam::InputMap};
+use crate::{
+    model::{ops::Precision, seam::InputMap},
+    tensor::{
+        int8::{Groups, Inputs},
+        rows,
+    },
+};
 use candle_core::{Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -50,5 +56,27 @@ pub struct Dynamic {
 impl InputMap for Dynamic {
     fn map(&self, x: &Tensor) -> Result<Tensor> {
         fake_quantize(x, self.format, Per::Row, 0, self.precision).map_err(Error::wrap)
+    }
+
+    /// A token's codes are `0 .. 2^b - 1`; symmetric ones are shifted there.
+    fn codes(&self, x: &Tensor, groups: &Groups) -> Option<Result<Inputs>> {
+        if self.precision != Precision::F32 {
+            return None;
+        }
+        let shift = if self.format.symmetric { -f32::from(1u8 << (self.format.bits - 1)) } else { 0. };
+        let arch = pulp::Arch::new();
+        Some((|| {
+            let (x, (tokens, width)) = (x.contiguous()?, x.dims2()?);
+            rows::with(&x, |x| {
+                Inputs::new(tokens, groups, |token, codes| {
+                    let row = &x[token * width..][..width];
+                    arch.dispatch(|| {
+                        let fitted = self.format.fit(row, self.precision);
+                        let zero = fitted.codes(row, shift, codes, |code| code as u8);
+                        (fitted.scale, zero)
+                    })
+                })
+            })
+        })())
     }
 }

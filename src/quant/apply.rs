@@ -7,7 +7,15 @@ use super::{
 };
 use crate::{
     mistake,
-    model::{decoder::Decoder, ops::Precision, seam::InputMap, site::Site, spec::DecoderSpec},
+    model::{
+        block::Block,
+        decoder::{Decoder, Linear},
+        ops::Precision,
+        seam::{InputMap, KvMap},
+        site::Site,
+        spec::DecoderSpec,
+    },
+    tensor::{int8::Kernel, matmul::Weight},
 };
 use anyhow::Result;
 use std::{collections::BTreeSet, sync::Arc};
@@ -40,30 +48,79 @@ pub struct Sizes {
 
 /// Makes the quantized model. `stored` is the checkpoint's bits a number.
 pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Quantized> {
-    let mut decoder = match recipe.precision {
-        Precision::F32 => full.clone(),
-        short => full.in_precision(short)?,
-    };
-    let skip = skipped(recipe, &full.spec)?;
-    if let Some(weights) = &recipe.weights {
-        for linear in decoder.linears_mut().filter(|l| !skip.contains(&l.site)) {
-            linear.weight = weights.rounder().round(&linear.weight, recipe.precision)?;
-        }
-    }
-    if let Some(acts) = &recipe.acts {
-        let format = Int::new(acts.bits, acts.symmetric)?;
-        let map: Arc<dyn InputMap> = Arc::new(Dynamic { format, precision: recipe.precision });
-        for linear in decoder.linears_mut().filter(|l| !skip.contains(&l.site)) {
-            linear.input = Some(map.clone());
-        }
-    }
-    if let Some(kv) = &recipe.kv {
-        let format = Int::new(kv.bits, kv.symmetric)?;
-        for block in &mut decoder.blocks {
-            block.kv = Some(Arc::new(PerHead { settings: kv.clone(), format, precision: recipe.precision }));
-        }
-    }
+    let maker = Maker::new(recipe, &full.spec)?;
+    let mut decoder = maker.ends(full)?;
+    decoder.blocks = full.blocks.iter().map(|b| maker.block(b)).collect::<Result<_>>()?;
     Ok(Quantized { sizes: sizes(recipe, &full.spec, stored)?, decoder })
+}
+
+/// A recipe on its way through one model, part by part.
+pub struct Maker<'a> {
+    recipe: &'a Recipe,
+    skip: BTreeSet<Site>,
+    input: Option<Arc<dyn InputMap>>,
+    kv: Option<Arc<dyn KvMap>>,
+}
+
+impl<'a> Maker<'a> {
+    /// Checks what the recipe skips against the model's sites.
+    pub fn new(recipe: &'a Recipe, spec: &DecoderSpec) -> Result<Self> {
+        let precision = recipe.precision;
+        let input = recipe.acts.as_ref().map(|acts| -> Result<Arc<dyn InputMap>> {
+            Ok(Arc::new(Dynamic { format: Int::new(acts.bits, acts.symmetric)?, precision }))
+        });
+        let kv = recipe.kv.as_ref().map(|kv| -> Result<Arc<dyn KvMap>> {
+            let format = Int::new(kv.bits, kv.symmetric)?;
+            Ok(Arc::new(PerHead { settings: kv.clone(), format, precision }))
+        });
+        Ok(Self { recipe, skip: skipped(recipe, spec)?, input: input.transpose()?, kv: kv.transpose()? })
+    }
+
+    /// What is outside the blocks.
+    pub fn ends(&self, full: &Decoder) -> Result<Decoder> {
+        let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
+        if self.recipe.precision != Precision::F32 {
+            decoder = decoder.in_precision(self.recipe.precision)?;
+        }
+        decoder.ends.values_mut().try_for_each(|linear| self.linear(linear))?;
+        Ok(decoder)
+    }
+
+    /// One block.
+    pub fn block(&self, full: &Block) -> Result<Block> {
+        let mut block = full.clone();
+        if self.recipe.precision != Precision::F32 {
+            block.round(self.recipe.precision)?;
+        }
+        block.linears.values_mut().try_for_each(|linear| self.linear(linear))?;
+        block.kv = self.kv.clone();
+        Ok(block)
+    }
+
+    fn linear(&self, linear: &mut Linear) -> Result<()> {
+        if self.skip.contains(&linear.site) {
+            return Ok(());
+        }
+        if let Some(weights) = &self.recipe.weights {
+            let full = linear.weight.rows()?;
+            let codes = match &self.input {
+                Some(_) if self.integers(&linear.weight) => weights.rounder().codes(&full)?,
+                _ => None,
+            };
+            linear.weight = match codes {
+                Some(codes) => Weight::Codes(Arc::new(codes)),
+                None => Weight::from(weights.rounder().round(&full, self.recipe.precision)?).laid()?,
+            };
+        }
+        linear.input = self.input.clone();
+        Ok(())
+    }
+
+    /// Whether products of integers are what this machine does well, and mean the same: in f32 alone.
+    fn integers(&self, weight: &Weight) -> bool {
+        let here = !matches!(weight, Weight::Rows(rows) if !rows.device().is_cpu());
+        here && self.recipe.precision == Precision::F32 && Kernel::best() != Kernel::Plain
+    }
 }
 
 /// The sites that a recipe leaves alone in this model.

@@ -56,6 +56,17 @@ pub enum Per {
     Group,
 }
 
+impl Int {
+    /// What is taken from codes so that they fit 8 bits with a sign.
+    pub fn shift(self) -> f32 {
+        match (self.symmetric, self.bits) {
+            (true, _) => 0.,
+            // Around the middle, where zero points are: sums of codes stay small.
+            (false, bits) => f32::from(1u8 << (bits - 1)),
+        }
+    }
+}
+
 /// A format fitted to some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fitted {
@@ -95,6 +106,16 @@ impl Int {
 }
 
 impl Fitted {
+    /// The code of each, less `shift`, so that it fits what holds it, and the zero point in the same codes.
+    #[inline(always)]
+    pub fn codes<T>(&self, x: &[f32], shift: f32, out: &mut [T], hold: impl Fn(i32) -> T) -> f32 {
+        for (o, &v) in out.iter_mut().zip(x) {
+            // In range, so the conversion drops nothing.
+            *o = hold((self.code_with(v, |v| v) - shift) as i32);
+        }
+        self.zero - shift
+    }
+
     /// The integer code of a value; `r` rounds as the precision does.
     #[inline(always)]
     fn code_with(&self, x: f32, r: impl Fn(f32) -> f32) -> f32 {

@@ -1,74 +1,143 @@
 //! The one door to matrix products.
 //!
-//! On a CPU every product ends in the `gemm` crate, whose AVX-512 and AVX2 kernels are chosen at run time. A row of the
-//! result has the same bits whatever rows stand beside it, so packing more or fewer sequences cannot move a score;
-//! `tests/engine.rs` holds that. On other devices the product is candle's.
-use candle_core::{Result, Tensor};
+//! ```text
+//! Weight::Rows   a candle tensor [out, in]: training, other devices, and what a quantizer reads
+//! Weight::Laid   f32 in panels: inference on a CPU
+//! Weight::Codes  integers with scales: both sides quantized to 8 bits or less
+//! ```
+//! A row of a result has the same bits whatever rows stand beside it, so packing sequences, sharing prefixes and the number
+//! of threads cannot move a score; `tests/engine.rs` holds that.
+use super::{
+    int8::{Codes, Inputs},
+    panels::Panels,
+    rows,
+};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use std::sync::Arc;
 
-/// `x [tokens, in]` times the transpose of `weight [out, in]`: `[tokens, out]`.
-pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (tokens, _) = x.dims2()?;
-    let (out, _) = weight.dims2()?;
-    let rows = if x.device().is_cpu() { steady_rows(tokens, out) } else { tokens };
-    if rows == tokens {
-        x.matmul(&weight.t()?)
-    } else {
-        x.pad_with_zeros(0, 0, rows - tokens)?.matmul(&weight.t()?)?.narrow(0, 0, tokens)
+/// A linear's matrix. Cloning shares it.
+#[derive(Clone)]
+pub enum Weight {
+    /// `[out, in]`, contiguous.
+    Rows(Tensor),
+    /// See the module.
+    Laid(Arc<Panels>),
+    /// See the module.
+    Codes(Arc<Codes>),
+}
+
+impl From<Tensor> for Weight {
+    fn from(rows: Tensor) -> Self {
+        Weight::Rows(rows)
     }
 }
 
-/// `gemm` adds in another order for a single row, for at most 16 x 16 results, and for at most 64 x 64 (there it cuts long
-/// sums elsewhere). Padding keeps every product on the one path.
-fn steady_rows(tokens: usize, out: usize) -> usize {
-    tokens.max(256 / out.max(1) + 1).max(if out <= 64 { 65 } else { 2 })
-}
-
-/// A matrix inside a slice: element `(i, j)` is at `i * row + j * col`.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// The numbers.
-    pub data: &'a [f32],
-    /// Distance between rows.
-    pub row: usize,
-    /// Distance between columns.
-    pub col: usize,
-}
-
-/// `out [m, n] = alpha * a [m, k] * b [k, n]` on one thread; rows of `out` are `stride` apart. Attention's products.
-///
-/// # Panics
-/// Where a view is too short for the sizes: a bug of the caller, never of a file.
-#[allow(clippy::too_many_arguments)]
-pub fn small(out: &mut [f32], stride: usize, (m, n, k): (usize, usize, usize), alpha: f32, a: View, b: View) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
+impl Weight {
+    /// `(out, in)`.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        match self {
+            Weight::Rows(rows) => rows.dims2(),
+            Weight::Laid(panels) => Ok(panels.dims()),
+            Weight::Codes(codes) => Ok(codes.dims()),
+        }
     }
-    assert!(out.len() > (m - 1) * stride + n - 1);
-    assert!(a.data.len() > (m - 1) * a.row + (k - 1) * a.col);
-    assert!(b.data.len() > (k - 1) * b.row + (n - 1) * b.col);
-    // SAFETY: the three assertions above bound every address that `gemm` forms from these strides.
-    #[allow(unsafe_code)]
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            stride as isize,
-            false,
-            a.data.as_ptr(),
-            a.col as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.col as isize,
-            b.row as isize,
-            0.,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+
+    /// The matrix as a tensor `[out, in]`, made anew where it is laid out.
+    pub fn rows(&self) -> Result<Tensor> {
+        let of = |rows: Vec<f32>, dims| Tensor::from_vec(rows, dims, &Device::Cpu);
+        match self {
+            Weight::Rows(rows) => Ok(rows.clone()),
+            Weight::Laid(panels) => of(panels.rows(), panels.dims()),
+            Weight::Codes(codes) => of(codes.rows(), codes.dims()),
+        }
+    }
+
+    /// Some of its rows, `[count, in]`.
+    pub fn pick(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            Weight::Laid(panels) => {
+                let (out, inner) = panels.dims();
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= out) {
+                    bail!("row {id} of a matrix with {out}");
+                }
+                let mut rows = vec![0f32; ids.len() * inner];
+                for (row, &id) in rows.chunks_mut(inner.max(1)).zip(ids) {
+                    panels.row(id as usize, row);
+                }
+                Tensor::from_vec(rows, (ids.len(), inner), &Device::Cpu)
+            }
+            other => {
+                let rows = other.rows()?;
+                rows.index_select(&Tensor::new(ids, rows.device())?, 0)
+            }
+        }
+    }
+
+    /// Laid out for a CPU's products; elsewhere as it is.
+    pub fn laid(&self) -> Result<Self> {
+        match self {
+            Weight::Rows(rows) if rows.device().is_cpu() => {
+                let (out, inner) = rows.dims2()?;
+                let rows = rows.contiguous()?;
+                let panels = rows::with(&rows, |rows| Panels::new(rows, out, inner))?;
+                Ok(Weight::Laid(Arc::new(panels)))
+            }
+            other => Ok(other.clone()),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Weight::Rows(rows) => rows.elem_count() * rows.dtype().size_in_bytes(),
+            Weight::Laid(panels) => panels.bytes(),
+            Weight::Codes(codes) => codes.bytes(),
+        }
+    }
+}
+
+/// `x [tokens, in]` times the transpose of `weight [out, in]`: `[tokens, out]`, the bias `[out]` added last.
+pub fn linear(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    match weight {
+        Weight::Laid(panels) => {
+            let bias = bias.map(|b| b.to_vec1::<f32>()).transpose()?;
+            x.contiguous()?.apply_op1_no_bwd(&Laid { panels, bias })
+        }
+        other => {
+            let y = x.matmul(&other.rows()?.t()?)?;
+            match bias {
+                Some(bias) => y.broadcast_add(bias),
+                None => Ok(y),
+            }
+        }
+    }
+}
+
+/// The same of integers.
+pub fn integers(x: &Inputs, codes: &Codes, bias: Option<&Tensor>) -> Result<Tensor> {
+    let bias = bias.map(|b| b.to_vec1::<f32>()).transpose()?;
+    let y = codes.linear(x, bias.as_deref());
+    let out = codes.dims().0;
+    let tokens = y.len() / out.max(1);
+    Tensor::from_vec(y, (tokens, out), &Device::Cpu)
+}
+
+struct Laid<'a> {
+    panels: &'a Panels,
+    bias: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for Laid<'_> {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (tokens, inner) = layout.shape().dims2()?;
+        let (out, wanted) = self.panels.dims();
+        if inner != wanted {
+            bail!("a matrix of {wanted} inputs is given {inner}");
+        }
+        let y = self.panels.linear(rows::slice(storage, layout)?, self.bias.as_deref());
+        Ok((CpuStorage::F32(y), Shape::from((tokens, out))))
     }
 }

@@ -1,3 +1,7 @@
 //! What the decoder does with numbers, below any idea of a model: products of matrices and fused loops over rows.
+pub mod int8;
 pub mod matmul;
+pub mod panels;
 pub mod rows;
+pub mod share;
+pub mod strip;

@@ -3,7 +3,7 @@
 //! A chain of candle operations walks memory once an operation; a norm or a fake quantization written that way costs
 //! ten times what one loop does. These loops run on CPU tensors, in parallel over rows, each row on one thread in one
 //! order: thread count cannot change a bit. They have no gradient.
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// Replaces each row of `x [rows, width]` by what `f(row index, row, out)` writes to `out`, of the same width.
@@ -27,6 +27,15 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
         _ => bail!("a fused loop wants contiguous f32"),
+    }
+}
+
+/// Shows the numbers of a contiguous f32 CPU tensor.
+pub fn with<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
+        _ => bail!("a fused loop wants a CPU tensor"),
     }
 }
 

@@ -2,7 +2,7 @@
 pub mod rtn;
 
 use super::{Described, Entry};
-use crate::model::ops::Precision;
+use crate::{model::ops::Precision, tensor::int8::Codes};
 use anyhow::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,11 @@ pub static METHODS: &[Entry] = &[rtn::ENTRY];
 pub trait Rounder: Described + Send + Sync {
     /// The same matrix, of representable values. Arithmetic in `precision`.
     fn round(&self, weight: &Tensor, precision: Precision) -> Result<Tensor>;
+    /// The same as integers with their scales, `(code - zero) * scale` for every weight; `None` where the method makes no
+    /// such thing. In f32.
+    fn codes(&self, _weight: &Tensor) -> Result<Option<Codes>> {
+        Ok(None)
+    }
     /// Bits of one weight's code.
     fn code_bits(&self) -> u8;
     /// Bits of a whole matrix `(out, in)`, scales and zeros included.

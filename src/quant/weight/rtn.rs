@@ -8,6 +8,10 @@ use crate::{
         Described, Entry,
         grid::{Int, Per, fake_quantize},
     },
+    tensor::{
+        int8::{Codes, Groups},
+        rows,
+    },
 };
 use anyhow::Result;
 use candle_core::Tensor;
@@ -54,6 +58,29 @@ impl Rtn {
 impl Rounder for Rtn {
     fn round(&self, weight: &Tensor, precision: Precision) -> Result<Tensor> {
         fake_quantize(weight, self.format(), self.per, self.group, precision)
+    }
+
+    fn codes(&self, weight: &Tensor) -> Result<Option<Codes>> {
+        let ((out, inner), weight) = (weight.dims2()?, weight.contiguous()?);
+        let (format, shift, arch) = (self.format(), self.format().shift(), pulp::Arch::new());
+        let f32s = Precision::F32;
+        let codes = rows::with(&weight, |w| {
+            let one = (self.per == Per::Tensor).then(|| format.fit(w, f32s));
+            let group = if self.per == Per::Group { self.group } else { inner };
+            let groups = Groups::new(inner, group);
+            let spans: Vec<_> = groups.inputs().collect();
+            Codes::new(out, groups, |o, g, codes| {
+                let row = &w[o * inner..][..inner];
+                arch.dispatch(|| {
+                    // A row that is cut for its sums' sake has one scale all the same.
+                    let of = if self.per == Per::Row { row } else { &row[spans[g].clone()] };
+                    let fitted = one.unwrap_or_else(|| format.fit(of, f32s));
+                    let zero = fitted.codes(&row[spans[g].clone()], shift, codes, |code| code as i8);
+                    (fitted.scale, zero)
+                })
+            })
+        })?;
+        Ok(Some(codes))
     }
 
     fn code_bits(&self) -> u8 {

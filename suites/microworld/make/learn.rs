@@ -3,10 +3,8 @@
 //! All parameters are one vector, in the order of [`Shape::layout`], and so are their gradients. [`Shape::loss`] takes some
 //! sequences on one thread; [`Adam::step`] moves the parameters. A test below holds loss and gradients to those of bitsweep's
 //! decoder.
-use bitsweep::{
-    model::ops::exp,
-    tensor::matmul::{View, small},
-};
+use crate::product::{View, small};
+use bitsweep::model::ops::exp;
 
 /// Sizes of a LLaMA whose head is its embedding.
 #[derive(Clone, Copy)]
@@ -489,7 +487,7 @@ mod tests {
         });
         let spec = Llama.spec(&config).unwrap();
         let mut vars = Vec::new();
-        let mut decoder = Decoder::build(spec.clone(), &Device::Cpu, |param, sizes| {
+        let mut decoder = Decoder::build(spec.clone(), &Device::Cpu, false, |param, sizes| {
             let name = format!("model.{}", Llama.source(&spec, param).unwrap().name);
             let slot = layout.iter().find(|s| s.name == name).unwrap();
             assert_eq!(slot.sizes, sizes, "{name}");

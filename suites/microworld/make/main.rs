@@ -10,6 +10,7 @@
 // No hash's order reaches a text: the tests only look through their own tables.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::iter_over_hash_type, missing_docs)]
 mod learn;
+mod product;
 mod world;
 
 use anyhow::{Context, Result};
@@ -371,7 +372,7 @@ fn check(here: &Path, model: &Path) -> Result<()> {
     let path = model.join("model.safetensors");
     let checkpoint = Checkpoint::open(std::slice::from_ref(&path))?;
     let spec = Llama.spec(&config())?;
-    let decoder = Decoder::build(spec.clone(), &Device::Cpu, |p, shape| {
+    let decoder = Decoder::build(spec.clone(), &Device::Cpu, true, |p, shape| {
         checkpoint.load(&Llama, &spec, p, shape, &Device::Cpu)
     })?;
     let mut rng = Rng::new(HELD_OUT);

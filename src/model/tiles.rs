@@ -1,0 +1,484 @@
+//! Causal attention in tiles of keys: the score matrix is never in memory.
+//!
+//! ```text
+//! for each tile of 168 keys:  S = K Q^T  [keys, queries]     max, exp and sum in lanes, a lane a query
+//!                             O = O exp(old max - new max) + exp(S - new max)^T V
+//! at the end:                 O / sum                        (Milakov and Gimelshein, 2018; FlashAttention's algorithm 1)
+//! ```
+//! Tiles lie at multiples of 168 positions of a sequence, wherever its rows are, and what a query does not see adds zeros:
+//! so a query's bits depend on its sequence alone, not on what is packed beside it, shared with it or cached before it.
+//! Tiles of the same rows are copied once: sequences that share a prefix share them.
+//!
+//! In half precision the probabilities are rounded after they are divided, as such inference stores them: there one tile
+//! holds all keys.
+use super::{
+    attention::{Span, alibi_term, first_key, slopes},
+    ops::{self, Precision, exp},
+    spec::{AlibiTerm, AttentionSpec, Position, Scaled},
+};
+use crate::tensor::{
+    rows::with,
+    strip::{self, Aligned, Flat, Into, Product, fitting, pack},
+};
+use candle_core::{Result, Tensor};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+use std::{collections::HashMap, ops::Range};
+
+/// Keys of a tile: whole strips of 14 and of 6.
+const TILE: usize = 168;
+/// Queries of a block, a lane each.
+const LANES: usize = 32;
+
+/// `q [tokens, heads * head_dim]` to the same shape. With `newest`, exact keys and values of the newest tokens, and how many
+/// those are to a query.
+pub(super) fn attend(
+    spec: &AttentionSpec,
+    q: &Tensor,
+    kv: (&Tensor, &Tensor),
+    newest: Option<((&Tensor, &Tensor), usize)>,
+    spans: &[Span],
+    precision: Precision,
+) -> Result<Tensor> {
+    let q = match spec.scaled {
+        Scaled::Queries => precision.round((q * spec.scale)?)?,
+        _ => q.contiguous()?,
+    };
+    let arch = Arch::new();
+    let plan = Plan::new(spec, spans, precision, arch);
+    let kept = Kept::new(&plan, kv)?;
+    let newest = newest.map(|(kv, residual)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, residual)));
+    let newest = newest.transpose()?;
+    let all = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
+    let out = with(&q, |q| all.run(q))?;
+    Tensor::from_vec(out, q.shape(), q.device())
+}
+
+/// Which rows each tile holds, and which tiles each span reads.
+struct Plan<'a> {
+    spans: &'a [Span],
+    /// Tiles that differ: pieces of rows.
+    tiles: Vec<Vec<Range<usize>>>,
+    /// A span's tiles from the first that it sees on: its number in `tiles`.
+    of_span: Vec<(usize, Vec<usize>)>,
+    /// Keys of a tile.
+    size: usize,
+    /// Rows of a strip of keys.
+    tall: usize,
+    /// Width of a head, and of its values with what fills the last vector.
+    head: (usize, usize),
+    /// Heads of keys and values.
+    heads: usize,
+}
+
+impl<'a> Plan<'a> {
+    fn new(spec: &AttentionSpec, spans: &'a [Span], precision: Precision, arch: Arch) -> Self {
+        let size = match precision {
+            Precision::F32 => TILE,
+            _ => usize::MAX,
+        };
+        let mut known: HashMap<Vec<Range<usize>>, usize> = HashMap::new();
+        let mut tiles = Vec::new();
+        let mut of_span = Vec::with_capacity(spans.len());
+        for span in spans {
+            let first = first_key(spec.window, span.past()) / size;
+            let mut mine = Vec::new();
+            let mut open: Vec<Range<usize>> = Vec::new();
+            let (mut at, mut filled) = (0usize, 0usize);
+            let mut close = |open: &mut Vec<Range<usize>>, at: usize| {
+                let tile = std::mem::take(open);
+                if (at - 1) / size >= first {
+                    mine.push(*known.entry(tile.clone()).or_insert_with(|| {
+                        tiles.push(tile);
+                        tiles.len() - 1
+                    }));
+                }
+            };
+            for piece in &span.keys {
+                let mut rest = piece.clone();
+                while !rest.is_empty() {
+                    let take = rest.len().min(size - filled);
+                    open.push(rest.start..rest.start + take);
+                    rest.start += take;
+                    at += take;
+                    filled += take;
+                    if filled == size {
+                        close(&mut open, at);
+                        filled = 0;
+                    }
+                }
+            }
+            if !open.is_empty() {
+                close(&mut open, at);
+            }
+            of_span.push((first, mine));
+        }
+        let d = spec.head_dim;
+        let head = (d, d.next_multiple_of(16));
+        Self { spans, tiles, of_span, size, tall: strip::rows(arch), head, heads: spec.kv_heads }
+    }
+}
+
+/// Keys in strips `[strips][head_dim][strip]` and values `[keys][padded head_dim]`, a tile and head after another.
+struct Kept {
+    keys: Aligned,
+    values: Aligned,
+    /// Where each tile begins in both, and how many keys it has; heads of a tile are that far apart.
+    at: Vec<Place>,
+}
+
+struct Place {
+    keys: usize,
+    values: usize,
+    count: usize,
+    /// Numbers of one head.
+    each: (usize, usize),
+}
+
+impl Kept {
+    fn new(plan: &Plan, (k, v): (&Tensor, &Tensor)) -> Result<Self> {
+        let (d, wide) = plan.head;
+        let (mut keys, mut values) = (0, 0);
+        let mut at = Vec::with_capacity(plan.tiles.len());
+        for tile in &plan.tiles {
+            let count: usize = tile.iter().map(ExactSizeIterator::len).sum();
+            let each = (count.next_multiple_of(plan.tall) * d, count * wide);
+            at.push(Place { keys, values, count, each });
+            keys += each.0 * plan.heads;
+            values += each.1 * plan.heads;
+        }
+        let mut kept = Self { keys: Aligned::new(keys), values: Aligned::new(values), at };
+        let (k, v) = (k.contiguous()?, v.contiguous()?);
+        with(&k, |k| {
+            with(&v, |v| {
+                let (mut keys, mut values) = (kept.keys.get_mut(), kept.values.get_mut());
+                let mut jobs = Vec::with_capacity(plan.tiles.len() * plan.heads);
+                for (tile, place) in plan.tiles.iter().zip(&kept.at) {
+                    for head in 0..plan.heads {
+                        let (mine, later) = std::mem::take(&mut keys).split_at_mut(place.each.0);
+                        keys = later;
+                        let (own, later) = std::mem::take(&mut values).split_at_mut(place.each.1);
+                        values = later;
+                        jobs.push((tile, head, mine, own));
+                    }
+                }
+                let width = plan.heads * d;
+                let fill =
+                    |(tile, head, keys, values): (&Vec<Range<usize>>, usize, &mut [f32], &mut [f32])| {
+                        let rows = || tile.iter().cloned().flatten().map(|row| row * width + head * d);
+                        let mut from = rows();
+                        for strip in keys.chunks_mut(plan.tall * d) {
+                            pack(from.by_ref().take(plan.tall).map(|at| &k[at..at + d]), plan.tall, strip);
+                        }
+                        for (to, at) in values.chunks_mut(wide).zip(rows()) {
+                            to[..d].copy_from_slice(&v[at..at + d]);
+                        }
+                    };
+                // A few keys are not worth a task.
+                if jobs.len() > 1 && k.len() > 1 << 15 {
+                    jobs.into_par_iter().for_each(fill);
+                } else {
+                    jobs.into_iter().for_each(fill);
+                }
+            })
+        })??;
+        Ok(kept)
+    }
+
+    /// A head's strips and values of a tile.
+    fn tile(&self, tile: usize, head: usize) -> (&[f32], &[f32]) {
+        let place = &self.at[tile];
+        let (k, v) = place.each;
+        (&self.keys.get()[place.keys + head * k..][..k], &self.values.get()[place.values + head * v..][..v])
+    }
+}
+
+struct All<'a> {
+    spec: &'a AttentionSpec,
+    plan: &'a Plan<'a>,
+    kept: &'a Kept,
+    newest: Option<&'a (Kept, usize)>,
+    precision: Precision,
+    arch: Arch,
+}
+
+impl All<'_> {
+    fn run(&self, q: &[f32]) -> Vec<f32> {
+        let width = self.spec.heads * self.spec.head_dim;
+        let mut out = vec![0f32; q.len()];
+        let slopes = match self.spec.position {
+            Position::Alibi { max, .. } => slopes(self.spec.heads, max),
+            _ => Vec::new(),
+        };
+        let mut blocks = Vec::new();
+        let mut rest = out.as_mut_slice();
+        // Spans lie one after another, in the order of their rows.
+        for (i, span) in self.plan.spans.iter().enumerate() {
+            for first in (0..span.queries).step_by(LANES) {
+                let count = LANES.min(span.queries - first);
+                let (here, later) = rest.split_at_mut(count * width);
+                rest = later;
+                let q = &q[(span.query + first) * width..][..count * width];
+                blocks.push(Block { all: self, span: i, first, count, q, slopes: &slopes, out: here });
+            }
+        }
+        match blocks.len() {
+            1 => blocks.into_iter().for_each(|b| self.arch.dispatch(b)),
+            _ => blocks.into_par_iter().for_each(|b| self.arch.dispatch(b)),
+        }
+        out
+    }
+}
+
+/// Some queries of a span, all heads.
+struct Block<'a> {
+    all: &'a All<'a>,
+    span: usize,
+    first: usize,
+    count: usize,
+    /// `[count, heads * head_dim]`.
+    q: &'a [f32],
+    slopes: &'a [f32],
+    /// The same.
+    out: &'a mut [f32],
+}
+
+/// What a block works with, again and again.
+#[derive(Default)]
+struct Room {
+    /// `[head_dim][lanes]`.
+    q: Aligned,
+    /// `[keys][lanes]`.
+    scores: Aligned,
+    /// The same, where some are read exactly.
+    other: Aligned,
+    /// `[queries][padded head_dim]`.
+    out: Aligned,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        thread_local! { static ROOM: std::cell::RefCell<Room> = std::cell::RefCell::default(); }
+        let mut room = ROOM.take();
+        for head in 0..self.all.spec.heads {
+            if self.count <= 16 {
+                self.head::<S, 16>(simd, head, &mut room);
+            } else {
+                self.head::<S, LANES>(simd, head, &mut room);
+            }
+        }
+        ROOM.set(room);
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn head<S: Simd, const L: usize>(&mut self, simd: S, head: usize, room: &mut Room) {
+        let All { spec, plan, kept, newest, precision, .. } = *self.all;
+        let ((d, wide), width) = (plan.head, spec.heads * spec.head_dim);
+        let kv_head = head / (spec.heads / spec.kv_heads);
+        let Room { q, scores, other, out } = room;
+        let q = q.at_least(d * L);
+        pack(self.q.chunks_exact(width).map(|row| &row[head * d..][..d]), L, q);
+        let out = out.at_least(self.count * wide);
+        out.fill(0.);
+        let (mut top, mut sum) = ([f32::NEG_INFINITY; L], [0f32; L]);
+        let position = plan.spans[self.span].past() + self.first;
+        let last = position + self.count - 1;
+        let (first_tile, tiles) = &plan.of_span[self.span];
+        for (i, &tile) in tiles.iter().enumerate() {
+            let start = (first_tile + i) * if plan.size == usize::MAX { 0 } else { plan.size };
+            if start > last {
+                break;
+            }
+            let keys = kept.at[tile].count.min(last + 1 - start);
+            if start + keys <= first_key(spec.window, position) {
+                continue;
+            }
+            let (k, v) = kept.tile(tile, kv_head);
+            // Which of a query's keys are old: all, none, or some.
+            let (mut all_old, mut all_new) = (true, false);
+            if let Some((_, residual)) = newest {
+                all_old = start + keys - 1 + residual <= position;
+                all_new = start + residual > last;
+            }
+            let span = start..start + keys;
+            let score = |k: &[f32], to: &mut Aligned| {
+                self.scores::<S, L>(simd, k, q, to.at_least(keys.next_multiple_of(plan.tall) * L));
+            };
+            match newest {
+                Some((exact, residual)) if !all_old => {
+                    let (k_exact, v_exact) = exact.tile(tile, kv_head);
+                    score(k_exact, scores);
+                    let new = &mut scores.get_mut()[..keys * L];
+                    if all_new {
+                        let corrections = self.probabilities::<L>(head, &span, new, &mut top, &mut sum);
+                        rescale(out, wide, &corrections);
+                        self.mix::<S, L>(simd, new, v_exact, wide, out);
+                        continue;
+                    }
+                    score(k, other);
+                    let old = &mut other.get_mut()[..keys * L];
+                    let is_old = |j: usize, i: usize| start + j + residual <= position + i;
+                    for (j, (new, old)) in new.chunks_exact_mut(L).zip(old.chunks_exact(L)).enumerate() {
+                        for i in 0..L {
+                            new[i] = if is_old(j, i) { old[i] } else { new[i] };
+                        }
+                    }
+                    let corrections = self.probabilities::<L>(head, &span, new, &mut top, &mut sum);
+                    rescale(out, wide, &corrections);
+                    for (j, (new, old)) in new.chunks_exact_mut(L).zip(old.chunks_exact_mut(L)).enumerate() {
+                        for i in 0..L {
+                            let p = new[i];
+                            (old[i], new[i]) = if is_old(j, i) { (p, 0.) } else { (0., p) };
+                        }
+                    }
+                    self.mix::<S, L>(simd, old, v, wide, out);
+                    self.mix::<S, L>(simd, new, v_exact, wide, out);
+                }
+                _ => {
+                    score(k, scores);
+                    let scores = &mut scores.get_mut()[..keys * L];
+                    let corrections = self.probabilities::<L>(head, &span, scores, &mut top, &mut sum);
+                    rescale(out, wide, &corrections);
+                    self.mix::<S, L>(simd, scores, v, wide, out);
+                }
+            }
+        }
+        for (i, (to, from)) in self.out.chunks_exact_mut(width).zip(out.chunks_exact(wide)).enumerate() {
+            let to = &mut to[head * d..][..d];
+            match precision {
+                Precision::F32 => {
+                    let inverse = 1. / sum[i];
+                    to.iter_mut().zip(from).for_each(|(to, x)| *to = x * inverse);
+                }
+                p => to.iter_mut().zip(from).for_each(|(to, &x)| *to = p.one(x)),
+            }
+        }
+    }
+
+    /// `k` in strips times `q [head_dim][L]`: `[keys][L]`.
+    #[inline(always)]
+    fn scores<S: Simd, const L: usize>(&self, simd: S, k: &[f32], q: &[f32], to: &mut [f32]) {
+        let (tall, d) = (self.all.plan.tall, self.all.plan.head.0);
+        for (a, rows) in k.chunks_exact(tall * d).zip(to.chunks_exact_mut(tall * L)) {
+            let out = Flat { rows, width: L };
+            let (across, from, height, stride, column) = (tall, 0, tall, L, 0);
+            let into = Into::Set;
+            Product { a, across, from, height, b: q, stride, out, column, into }.with_simd(simd);
+        }
+    }
+
+    /// Adds `p [keys][L]` transposed times `v [keys][wide]` to `out [queries][wide]`.
+    #[inline(always)]
+    fn mix<S: Simd, const L: usize>(&self, simd: S, p: &[f32], v: &[f32], wide: usize, out: &mut [f32]) {
+        let tall = if S::F32_LANES >= 16 { 9 } else { 5 };
+        let mut from = 0;
+        while from < self.count {
+            let left = (self.count - from).min(tall - 1);
+            let height = fitting(left, tall);
+            let rows = &mut out[from * wide..(from + left) * wide];
+            let out = Flat { rows, width: wide };
+            let (across, stride, column, into) = (L, wide, 0, Into::Add);
+            Product { a: p, across, from, height, b: v, stride, out, column, into }.with_simd(simd);
+            from += left;
+        }
+    }
+
+    /// From products to probabilities, before they are divided by their sum; gives what earlier tiles' must be multiplied by.
+    #[inline(always)]
+    fn probabilities<const L: usize>(
+        &self,
+        head: usize,
+        keys: &Range<usize>,
+        scores: &mut [f32],
+        top: &mut [f32; L],
+        sum: &mut [f32; L],
+    ) -> [f32; L] {
+        let All { spec, plan, precision: p, .. } = *self.all;
+        let (scores, _) = scores.as_chunks_mut::<L>();
+        let position = plan.spans[self.span].past() + self.first;
+        let scale = spec.scale as f32;
+        match spec.scaled {
+            Scaled::Scores if p != Precision::F32 => {
+                scores.as_flattened_mut().iter_mut().for_each(|x| *x = p.one(p.one(*x) * scale));
+            }
+            Scaled::Scores | Scaled::WithAlibi | Scaled::Wide => {
+                scores.iter_mut().for_each(|row| row.iter_mut().for_each(|x| *x *= scale));
+            }
+            Scaled::Queries | Scaled::Sum if p != Precision::F32 => {
+                scores.as_flattened_mut().iter_mut().for_each(|x| *x = p.one(*x));
+            }
+            Scaled::Queries | Scaled::Sum => {}
+        }
+        if let Position::Alibi { term, .. } = spec.position {
+            let scale = if spec.scaled == Scaled::Sum { scale } else { 1. };
+            for (key, row) in keys.clone().zip(scores.iter_mut()) {
+                let bias = alibi_term(self.slopes[head], key, term, p);
+                for x in row {
+                    let sum = (*x + bias) * scale;
+                    *x = if term == AlibiTerm::Wide { sum } else { p.one(sum) };
+                }
+            }
+        }
+        if let Some(cap) = spec.softcap {
+            let all = scores.as_flattened_mut();
+            ops::rounded!(p, r => all.iter_mut().for_each(|x| *x = ops::capped(*x, cap as f32, r)));
+        }
+        // Lanes without a query see what the last one sees, and nobody reads them.
+        let last = position + self.count - 1;
+        let bounds: [(u32, u32); L] = std::array::from_fn(|i| {
+            let at = (position + i).min(last);
+            (first_key(spec.window, at) as u32, at as u32)
+        });
+        let (low, high) = (bounds.map(|b| b.0), bounds.map(|b| b.1));
+        for (key, row) in keys.clone().zip(scores.iter_mut()) {
+            if key > position || key < first_key(spec.window, last) {
+                let key = key as u32;
+                for i in 0..L {
+                    row[i] = if low[i] <= key && key <= high[i] { row[i] } else { f32::NEG_INFINITY };
+                }
+            }
+        }
+        let mut new = *top;
+        for row in scores.iter() {
+            for i in 0..L {
+                new[i] = if row[i] > new[i] { row[i] } else { new[i] };
+            }
+        }
+        // A query that has seen no key yet subtracts nothing, so that minus infinity stays what it is.
+        let base: [f32; L] = std::array::from_fn(|i| if new[i] == f32::NEG_INFINITY { 0. } else { new[i] });
+        let corrections: [f32; L] = std::array::from_fn(|i| exp(top[i] - base[i]));
+        let mut sums = [0f32; L];
+        for row in scores.iter_mut() {
+            for i in 0..L {
+                row[i] = exp(row[i] - base[i]);
+                sums[i] += row[i];
+            }
+        }
+        for i in 0..L {
+            sum[i] = sum[i] * corrections[i] + sums[i];
+        }
+        *top = new;
+        if p != Precision::F32 {
+            let inverse = sum.map(|s| 1. / s);
+            for row in scores.iter_mut() {
+                for i in 0..L {
+                    row[i] = p.one(row[i] * inverse[i]);
+                }
+            }
+        }
+        corrections
+    }
+}
+
+#[inline(always)]
+fn rescale(out: &mut [f32], wide: usize, by: &[f32]) {
+    for (row, &by) in out.chunks_exact_mut(wide).zip(by) {
+        if by != 1. {
+            row.iter_mut().for_each(|x| *x *= by);
+        }
+    }
+}
