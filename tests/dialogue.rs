@@ -74,7 +74,7 @@ impl Lm for Alphabet {
     ) -> Result<()> {
         for (i, s) in all.iter().enumerate() {
             let rows: Vec<f32> = s.rows().flat_map(|r| self.logits(s.tokens[r])).collect();
-            visit(i, Logits { rows: &rows, vocab: VOCAB })?;
+            visit(i, Logits { first: 0, rows: &rows, vocab: VOCAB })?;
         }
         Ok(())
     }

@@ -3,6 +3,8 @@ use crate::families::{all, gap, logits};
 use bitsweep::{
     eval::{Lm, Sequence},
     model::{
+        attention::Span,
+        block::Carried,
         decoder::{Batch, Cache, Linear},
         load,
         ops::Kernels,
@@ -70,12 +72,87 @@ fn sequences() -> Vec<Sequence> {
         .collect()
 }
 
+/// Questions behind one header, each with endings: one is part of another, and two are the same.
+fn few_shot() -> Vec<Sequence> {
+    let header: Vec<u32> = (0..230).map(|t| (t * 17 + t / 5) % 700).collect();
+    let mut all = Vec::new();
+    for question in 0..7u32 {
+        for ending in [2, 2, 5, 11] {
+            let own = (0..20 + 3 * question).map(|t| (t * 29 + question * 101) % 700);
+            let tokens: Vec<u32> =
+                header.iter().copied().chain(own).chain((0..ending).map(|t| (t * 7 + 3) % 700)).collect();
+            let predict = tokens.len() - ending as usize..tokens.len();
+            all.push(Sequence { tokens, predict });
+        }
+    }
+    all
+}
+
+#[test]
+fn what_sequences_share_cannot_be_seen_in_a_score() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    for recipe in ["full", "w4a8kv4", "w8a8", "bf16", "kv2"] {
+        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16).unwrap();
+        let engine = |pack| Engine::new(&q.decoder, Words::of(&opened)).with_pack(pack);
+        let sequences = few_shot();
+        let mut alone = engine(4096).apart();
+        let want = bits(&mut alone, &sequences);
+        let asked: usize = sequences.iter().map(|s| s.input().len()).sum();
+        assert_eq!((alone.work.computed, alone.work.shared), (asked, 0));
+        for pack in [1, 100, 300, 4096] {
+            let mut shared = engine(pack);
+            assert!(bits(&mut shared, &sequences) == want, "{recipe}: packs of {pack}");
+            // The header and each question once, and of the endings what differs.
+            let once = 230 + (0..7).map(|q| 20 + 3 * q + 10).sum::<usize>();
+            assert_eq!((shared.work.computed, shared.work.shared), (once, asked - once));
+        }
+    }
+}
+
+#[test]
+fn what_sequences_share_cannot_be_seen_in_any_family() {
+    for f in all() {
+        let header = &f.tokens[..f.tokens.len() / 2];
+        let rest = &f.tokens[f.tokens.len() / 2..];
+        let text = |tail: &[u32]| [header, tail].concat();
+        let ends = [&rest[..1], rest, &rest[..2]];
+        let n = header.len();
+        // By hand: the header, then each ending behind it.
+        let mut spans = vec![Span { query: 0, queries: n, keys: vec![0..n] }];
+        let mut tokens = header.to_vec();
+        for end in ends {
+            let at = tokens.len();
+            spans.push(Span { query: at, queries: end.len(), keys: vec![0..n, at..at + end.len()] });
+            tokens.extend_from_slice(end);
+        }
+        if bitsweep::study::passes::apart(&f.spec).is_some() {
+            continue;
+        }
+        let batch = Batch::sharing(tokens, spans, Vec::new());
+        let mut carried: Vec<Carried> = f.spec.blocks.iter().map(|_| Carried::default()).collect();
+        let shared = f.decoder.hidden_after(&batch, &mut carried).unwrap().to_vec2::<f32>().unwrap();
+        let mut at = n;
+        for end in ends {
+            let alone = f.decoder.hidden(&Batch::new([text(end).as_slice()]), None, None).unwrap();
+            let alone = alone.to_vec2::<f32>().unwrap();
+            assert!(alone[..n] == shared[..n], "{}: header", f.name);
+            assert!(alone[n..] == shared[at..at + end.len()], "{}: ending", f.name);
+            at += end.len();
+        }
+    }
+}
+
 fn bits(engine: &mut Engine, sequences: &[Sequence]) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     engine
         .score(sequences, &mut |i, logits| {
-            assert_eq!(i, all.len());
-            all.push(logits.rows.iter().map(|x| x.to_bits()).collect());
+            if logits.first == 0 {
+                assert_eq!(i, all.len());
+                all.push(Vec::new());
+            }
+            assert_eq!(all[i].len(), logits.first * logits.vocab);
+            all[i].extend(logits.rows.iter().map(|x| x.to_bits()));
             Ok(())
         })
         .unwrap();

@@ -51,7 +51,7 @@ impl<F: Fn(u32) -> Vec<f32>> Lm for Bytes<F> {
     ) -> Result<()> {
         for (i, s) in all.iter().enumerate() {
             let rows: Vec<f32> = s.rows().flat_map(|r| (self.next)(s.tokens[r])).collect();
-            visit(i, Logits { rows: &rows, vocab: VOCAB })?;
+            visit(i, Logits { first: 0, rows: &rows, vocab: VOCAB })?;
         }
         self.asked.extend_from_slice(all);
         Ok(())
@@ -286,7 +286,7 @@ fn llama_cpps_own_error_treats_tokens_as_independent() {
     let mut nll = Vec::new();
     lm.score(&windows, &mut |i, logits| {
         let w = &windows[i];
-        nll.extend(logits.score(&w.tokens[w.predict.clone()]).iter().map(|s| -s.0));
+        nll.extend(logits.score(w).iter().map(|s| -s.0));
         Ok(())
     })
     .unwrap();

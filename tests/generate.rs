@@ -488,7 +488,7 @@ fn the_first_difference_is_where_full_precision_parts() {
                 let mut nll = 0.;
                 reference
                     .score(std::slice::from_ref(&sequence), &mut |_, l| {
-                        nll = -l.score(&b.tokens).iter().map(|s| s.0).sum::<f64>();
+                        nll = -l.score(&sequence).iter().map(|s| s.0).sum::<f64>();
                         Ok(())
                     })
                     .unwrap();

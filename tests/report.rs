@@ -54,7 +54,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
         },
         status: Status::Failed { why: "not run".into() },
         parts: Parts::default(),
-        cost: Cost { seconds: 0.125 },
+        cost: Cost { seconds: 0.125, ..Cost::default() },
         made_by: MadeBy {
             version: "0.1.0".into(),
             device: "cpu".into(),

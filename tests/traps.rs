@@ -139,7 +139,7 @@ impl Lm for Recorder {
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()> {
         for (i, s) in all.iter().enumerate() {
-            visit(i, Logits { rows: &vec![0.; 100 * s.predict.len()], vocab: 100 })?;
+            visit(i, Logits { first: 0, rows: &vec![0.; 100 * s.predict.len()], vocab: 100 })?;
         }
         self.asked.extend_from_slice(all);
         Ok(())

@@ -137,15 +137,17 @@ pub(super) fn requests<'a>(
             sequences.push(sequence.with_context(|| format!("item {}", i + 1))?);
         }
     }
-    let mut scores = Vec::with_capacity(sequences.len());
+    let mut scores = vec![(0., true); sequences.len()];
     lm.score(&sequences, &mut |i, logits| {
-        let s = &sequences[i];
-        let tokens = logits.score(&s.tokens[s.predict.clone()]);
-        let sum = tokens.iter().map(|t| t.0).sum::<f64>();
-        let by = if profile == Profile::OpenCompass { s.tokens.len() as f64 } else { 1. };
-        scores.push((sum / by, tokens.iter().all(|t| t.1)));
+        for (log_prob, top) in logits.score(&sequences[i]) {
+            scores[i].0 += log_prob;
+            scores[i].1 &= top;
+        }
         Ok(())
     })?;
+    if profile == Profile::OpenCompass {
+        scores.iter_mut().zip(&sequences).for_each(|(score, s)| score.0 /= s.tokens.len() as f64);
+    }
     let mut scores = scores.into_iter();
     Ok(counts.into_iter().map(|n| scores.by_ref().take(n).collect()).collect())
 }

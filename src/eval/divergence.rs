@@ -47,19 +47,22 @@ pub fn run(lm: &mut dyn Lm, full: &mut dyn Lm, windows: &[Sequence]) -> Result<O
         };
         let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
         rest = later;
-        let mut logits: Vec<Vec<f32>> = Vec::with_capacity(now.len());
-        lm.score(now, &mut |_, q| {
-            logits.push(q.rows.to_vec());
+        let mut logits: Vec<Vec<f32>> = vec![Vec::new(); now.len()];
+        lm.score(now, &mut |i, q| {
+            logits[i].extend_from_slice(q.rows);
             Ok(())
         })?;
+        let mut here = vec![Gap::default(); now.len()];
         full.score(now, &mut |i, p| {
-            let q = Logits { rows: &logits[i], vocab: p.vocab };
-            let targets = &now[i].tokens[now[i].predict.clone()];
+            let rows = &logits[i][p.first * p.vocab..];
+            let q = Logits { rows, ..p };
+            let targets = p.targets(&now[i]);
             let each: Vec<Gap> =
                 targets.par_iter().enumerate().map(|(t, &y)| gap(p.row(t), q.row(t), y as usize)).collect();
-            gaps.push(each.into_iter().fold(Gap::default(), sum));
+            here[i] = each.into_iter().fold(std::mem::take(&mut here[i]), sum);
             Ok(())
         })?;
+        gaps.append(&mut here);
     }
     let mut names = Names::new();
     Ok(windows

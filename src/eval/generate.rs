@@ -288,9 +288,9 @@ pub(super) fn ask(full: &mut dyn Lm, prompts: &[Vec<u32>], samples: &mut [Sample
     let sequences: Vec<Sequence> = prompts.iter().zip(&*samples).map(of).collect();
     full.score(&sequences, &mut |i, logits| {
         let sample = &mut samples[i];
-        let mut result = Full { same: 0, nll: 0. };
-        for (step, &token) in sample.tokens.iter().enumerate() {
-            let row = logits.row(step);
+        let mut result = sample.full.take().unwrap_or(Full { same: 0, nll: 0. });
+        let steps = sample.tokens.iter().enumerate().skip(logits.first);
+        for ((step, &token), row) in steps.zip(logits.rows.chunks_exact(logits.vocab)) {
             result.nll += log_sum_exp(row) - f64::from(row[token as usize]);
             if result.same == step && pick(row, (how.draw)(i), || (how.number)(i, step)) == token {
                 result.same += 1;

@@ -34,8 +34,8 @@ pub trait Lm {
     fn end(&self) -> Option<u32> {
         self.prefix()
     }
-    /// Teacher-forced pass over all sequences. Visits each once, in order; how they are packed cannot be seen in the
-    /// logits.
+    /// Teacher-forced pass over all sequences. Visits each in order, a long one in parts that follow each other; how they
+    /// are packed cannot be seen in the logits.
     fn score(
         &mut self,
         sequences: &[Sequence],
@@ -86,24 +86,33 @@ impl Sequence {
     }
 }
 
-/// Logits of one sequence: a row a predicted position.
+/// Logits of one sequence, or of some of its predicted positions: a row each.
 #[derive(Clone, Copy)]
 pub struct Logits<'a> {
-    /// `[predicted, vocab]`.
+    /// Which of the predicted positions the first row is for.
+    pub first: usize,
+    /// `[positions, vocab]`.
     pub rows: &'a [f32],
     /// Width of a row.
     pub vocab: usize,
 }
 
 impl<'a> Logits<'a> {
-    /// The row that predicts the `i`th predicted position.
+    /// The tokens that the rows predict.
+    pub fn targets<'s>(&self, sequence: &'s Sequence) -> &'s [u32] {
+        let from = sequence.predict.start + self.first;
+        &sequence.tokens[from..from + self.rows.len() / self.vocab]
+    }
+
+    /// The `i`th row.
     pub fn row(&self, i: usize) -> &'a [f32] {
         &self.rows[i * self.vocab..][..self.vocab]
     }
 
-    /// For each predicted position, the log-probability of `token` and whether it is the likeliest (the first of equals).
-    pub fn score(&self, targets: &[u32]) -> Vec<(f64, bool)> {
-        targets
+    /// For each row, the log-probability of the token that stands there and whether it is the likeliest (the first of
+    /// equals).
+    pub fn score(&self, sequence: &Sequence) -> Vec<(f64, bool)> {
+        self.targets(sequence)
             .par_iter()
             .enumerate()
             .map(|(i, &token)| {

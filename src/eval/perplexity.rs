@@ -230,14 +230,9 @@ fn python_words(text: &str) -> usize {
 
 /// Each sequence's loss over what it predicts.
 fn losses(lm: &mut dyn Lm, sequences: &[Sequence]) -> Result<Vec<Loss>> {
-    let mut all = Vec::with_capacity(sequences.len());
+    let mut all = vec![Loss::default(); sequences.len()];
     lm.score(sequences, &mut |i, logits| {
-        let s = &sequences[i];
-        let mut loss = Loss::default();
-        for (log_prob, _) in logits.score(&s.tokens[s.predict.clone()]) {
-            loss.add(log_prob);
-        }
-        all.push(loss);
+        logits.score(&sequences[i]).into_iter().for_each(|(log_prob, _)| all[i].add(log_prob));
         Ok(())
     })?;
     Ok(all)

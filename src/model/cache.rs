@@ -61,6 +61,22 @@ pub(super) struct State {
 }
 
 impl Cache {
+    /// The same past, for another sequence that begins with it.
+    ///
+    /// # Errors
+    /// No memory on the device.
+    pub fn copy(&self) -> Result<Self> {
+        let blocks = self.blocks.iter().map(|past| {
+            Ok(match past {
+                Past::Kv(all) => {
+                    Past::Kv(all.iter().map(|rows| Rows::new(&rows.get()?)).collect::<Result<_>>()?)
+                }
+                Past::State(state) => Past::State(state.clone()),
+            })
+        });
+        Ok(Self { blocks: blocks.collect::<Result<_>>()?, len: self.len })
+    }
+
     /// Adds rows of new tokens to each of a block's matrices, and gives all rows of each.
     pub(super) fn append(&mut self, block: usize, new: &[Tensor]) -> Result<Vec<Tensor>> {
         match self.blocks.get_mut(block) {

@@ -67,6 +67,11 @@ impl Batch {
         Self { tokens, spans, keep }
     }
 
+    /// What is computed.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// Tokens to compute.
     pub fn len(&self) -> usize {
         self.tokens.len()

@@ -161,24 +161,29 @@ impl Norm {
     fn fused(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
         let [scale, shift] = &self.rows;
         let (kind, eps, early) = (self.spec.kind, self.spec.eps as f32, self.rounds_before_scale());
-        rows::map(x, "norm", |_, x, out| {
-            let n = x.len() as f32;
-            let mean = if kind == NormKind::Layer { sum(x, |v| v) / n } else { 0. };
-            // Times the reciprocal root, as PyTorch does: the last bit decides on which side of a rounding boundary a
-            // quantized activation falls, and a token's first norm falls the same way wherever the token stands.
-            let inverse = 1. / (sum(x, |v| (v - mean) * (v - mean)) / n + eps).sqrt();
-            for (o, v) in out.iter_mut().zip(x) {
-                *o = (v - mean) * inverse;
-            }
-            if early && precision != Precision::F32 {
-                out.iter_mut().for_each(|o| *o = precision.one(*o));
-            }
-            out.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
-            out.iter_mut().zip(shift).for_each(|(o, s)| *o += s);
-            if precision != Precision::F32 {
-                out.iter_mut().for_each(|o| *o = precision.one(*o));
-            }
-        })
+        rows::map(
+            x,
+            "norm",
+            #[inline(always)]
+            |_, x, out| {
+                let n = x.len() as f32;
+                let mean = if kind == NormKind::Layer { sum(x, |v| v) / n } else { 0. };
+                // Times the reciprocal root, as PyTorch does: the last bit decides on which side of a rounding boundary a
+                // quantized activation falls, and a token's first norm falls the same way wherever the token stands.
+                let inverse = 1. / (sum(x, |v| (v - mean) * (v - mean)) / n + eps).sqrt();
+                for (o, v) in out.iter_mut().zip(x) {
+                    *o = (v - mean) * inverse;
+                }
+                if early && precision != Precision::F32 {
+                    out.iter_mut().for_each(|o| *o = precision.one(*o));
+                }
+                out.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
+                out.iter_mut().zip(shift).for_each(|(o, s)| *o += s);
+                if precision != Precision::F32 {
+                    out.iter_mut().for_each(|o| *o = precision.one(*o));
+                }
+            },
+        )
     }
 }
 
@@ -209,11 +214,17 @@ pub fn add(x: &Tensor, y: &Tensor, mode: Mode) -> Result<Tensor> {
         return mode.precision.round((x + y)?);
     }
     let precision = mode.precision;
-    rows::zip(x, y, "add", |x, y, out| {
-        rounded!(precision, r => for ((o, x), y) in out.iter_mut().zip(x).zip(y) {
-            *o = r(x + y);
-        })
-    })
+    rows::zip(
+        x,
+        y,
+        "add",
+        #[inline(always)]
+        |x, y, out| {
+            rounded!(precision, r => for ((o, x), y) in out.iter_mut().zip(x).zip(y) {
+                *o = r(x + y);
+            })
+        },
+    )
 }
 
 /// `cap * tanh(x / cap)`, rounded after each of its operations.
@@ -222,9 +233,14 @@ pub fn softcap(x: &Tensor, cap: f64, mode: Mode) -> Result<Tensor> {
     if !mode.fused() {
         return p.round((p.round(p.round((x / cap)?)?.tanh()?)? * cap)?);
     }
-    rows::map(x, "softcap", |_, x, out| {
-        rounded!(p, r => out.iter_mut().zip(x).for_each(|(o, &x)| *o = capped(x, cap as f32, r)));
-    })
+    rows::map(
+        x,
+        "softcap",
+        #[inline(always)]
+        |_, x, out| {
+            rounded!(p, r => out.iter_mut().zip(x).for_each(|(o, &x)| *o = capped(x, cap as f32, r)));
+        },
+    )
 }
 
 /// One number of [`softcap`], rounded by `r`.
@@ -245,9 +261,14 @@ pub fn activate(x: &Tensor, act: Act, mode: Mode) -> Result<Tensor> {
         });
     }
     let precision = mode.precision;
-    rows::map(x, "act", |_, x, out| {
-        rounded!(precision, r => act_row(act, x, out, r));
-    })
+    rows::map(
+        x,
+        "act",
+        #[inline(always)]
+        |_, x, out| {
+            rounded!(precision, r => act_row(act, x, out, r));
+        },
+    )
 }
 
 /// `act(gate) * up`.
@@ -256,12 +277,18 @@ pub fn gate(gate: &Tensor, up: &Tensor, act: Act, mode: Mode) -> Result<Tensor> 
         return mode.precision.round((activate(gate, act, mode)? * up)?);
     }
     let precision = mode.precision;
-    rows::zip(gate, up, "gate", |g, u, out| {
-        rounded!(precision, r => {
-            act_row(act, g, out, r);
-            out.iter_mut().zip(u).for_each(|(o, u)| *o = r(*o * u));
-        })
-    })
+    rows::zip(
+        gate,
+        up,
+        "gate",
+        #[inline(always)]
+        |g, u, out| {
+            rounded!(precision, r => {
+                act_row(act, g, out, r);
+                out.iter_mut().zip(u).for_each(|(o, u)| *o = r(*o * u));
+            })
+        },
+    )
 }
 
 /// `act(x)` for a row, rounded by `r`.

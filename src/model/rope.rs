@@ -257,19 +257,24 @@ impl Rope {
             Pairing::Neighbours => (2, 1),
         };
         if mode.fused() {
-            return rows::map(x, "rope", |token, x, out| {
-                let at = token * half;
-                let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                rounded!(p, r => for (x, out) in x.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
-                    out[dims..].copy_from_slice(&x[dims..]);
-                    for i in 0..half {
-                        let (c, s) = (r(cos[i]), r(sin[i]));
-                        let (a, b) = (x[i * step], x[i * step + gap]);
-                        out[i * step] = r(r(a * c) - r(b * s));
-                        out[i * step + gap] = r(r(b * c) + r(a * s));
-                    }
-                })
-            });
+            return rows::map(
+                x,
+                "rope",
+                #[inline(always)]
+                |token, x, out| {
+                    let at = token * half;
+                    let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
+                    rounded!(p, r => for (x, out) in x.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+                        out[dims..].copy_from_slice(&x[dims..]);
+                        for i in 0..half {
+                            let (c, s) = (r(cos[i]), r(sin[i]));
+                            let (a, b) = (x[i * step], x[i * step + gap]);
+                            out[i * step] = r(r(a * c) - r(b * s));
+                            out[i * step + gap] = r(r(b * c) + r(a * s));
+                        }
+                    })
+                },
+            );
         }
         let (tokens, width) = x.dims2()?;
         let table = |table: &[f32]| p.round(Tensor::from_slice(table, (tokens, 1, half), x.device())?);

@@ -14,6 +14,7 @@ use super::{
     ops::{self, Norm, Precision, exp},
     spec::{Act, NormSpec, SsmKind, SsmPart, SsmSpec},
 };
+use crate::tensor::rows::vectorized;
 use anyhow::{Context, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
@@ -302,7 +303,6 @@ impl Ssm {
         let rows = |x: &Tensor| x.contiguous()?.flatten_all()?.to_vec1::<f32>();
         let (u_all, dt_all, b, c) = (columns(u)?, columns(dt)?, rows(b)?, rows(c)?);
         let groups = b.len() / (tokens * n);
-        let arch = pulp::Arch::new();
         let mut y = vec![0f32; inner * tokens];
         // [inner, sequences, state]; without caches one that each sequence begins anew.
         let kept = past.0.map_or(1, <[_]>::len);
@@ -310,28 +310,31 @@ impl Ssm {
         let flat = &self.flat;
         y.par_chunks_mut(tokens).zip(states.par_chunks_mut(kept * n)).enumerate().for_each(
             |(ch, (y, states))| {
-                arch.dispatch(|| {
-                    let (a, d) = (&flat.a[ch * n..][..n], flat.d[ch]);
-                    let group = ch * groups / inner;
-                    for (i, s) in spans.iter().enumerate() {
-                        let state = &mut states[i % kept * n..][..n];
-                        match past.of(i) {
-                            Some(p) => state.copy_from_slice(&p.state[ch * n..][..n]),
-                            None => state.fill(0.),
-                        }
-                        for t in s.query..s.query + s.queries {
-                            let (u, dt) = (u_all[ch * tokens + t], dt_all[ch * tokens + t]);
-                            let at = (t * groups + group) * n;
-                            let (b, c) = (&b[at..at + n], &c[at..at + n]);
-                            let mut sum = 0.;
-                            for j in 0..n {
-                                state[j] = exp(dt * a[j]) * state[j] + dt * b[j] * u;
-                                sum += state[j] * c[j];
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let (a, d) = (&flat.a[ch * n..][..n], flat.d[ch]);
+                        let group = ch * groups / inner;
+                        for (i, s) in spans.iter().enumerate() {
+                            let state = &mut states[i % kept * n..][..n];
+                            match past.of(i) {
+                                Some(p) => state.copy_from_slice(&p.state[ch * n..][..n]),
+                                None => state.fill(0.),
                             }
-                            y[t] = sum + d * u;
+                            for t in s.query..s.query + s.queries {
+                                let (u, dt) = (u_all[ch * tokens + t], dt_all[ch * tokens + t]);
+                                let at = (t * groups + group) * n;
+                                let (b, c) = (&b[at..at + n], &c[at..at + n]);
+                                let mut sum = 0.;
+                                for j in 0..n {
+                                    state[j] = exp(dt * a[j]) * state[j] + dt * b[j] * u;
+                                    sum += state[j] * c[j];
+                                }
+                                y[t] = sum + d * u;
+                            }
                         }
-                    }
-                });
+                    },
+                );
             },
         );
         let y = Tensor::from_vec(y, (inner, tokens), u.device())?.t()?.contiguous()?;

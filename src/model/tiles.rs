@@ -223,8 +223,8 @@ impl All<'_> {
             }
         }
         match blocks.len() {
-            1 => blocks.into_iter().for_each(|b| self.arch.dispatch(b)),
-            _ => blocks.into_par_iter().for_each(|b| self.arch.dispatch(b)),
+            1 => blocks.into_iter().for_each(Block::run),
+            _ => blocks.into_par_iter().for_each(Block::run),
         }
         out
     }
@@ -256,26 +256,21 @@ struct Room {
     out: Aligned,
 }
 
-impl WithSimd for Block<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+impl Block<'_> {
+    fn run(mut self) {
         thread_local! { static ROOM: std::cell::RefCell<Room> = std::cell::RefCell::default(); }
         let mut room = ROOM.take();
         for head in 0..self.all.spec.heads {
             if self.count <= 16 {
-                self.head::<S, 16>(simd, head, &mut room);
+                self.head::<16>(head, &mut room);
             } else {
-                self.head::<S, LANES>(simd, head, &mut room);
+                self.head::<LANES>(head, &mut room);
             }
         }
         ROOM.set(room);
     }
-}
 
-impl Block<'_> {
-    #[inline(always)]
-    fn head<S: Simd, const L: usize>(&mut self, simd: S, head: usize, room: &mut Room) {
+    fn head<const L: usize>(&mut self, head: usize, room: &mut Room) {
         let All { spec, plan, kept, newest, precision, .. } = *self.all;
         let ((d, wide), width) = (plan.head, spec.heads * spec.head_dim);
         let kv_head = head / (spec.heads / spec.kv_heads);
@@ -305,21 +300,18 @@ impl Block<'_> {
                 all_new = start + residual > last;
             }
             let span = start..start + keys;
-            let score = |k: &[f32], to: &mut Aligned| {
-                self.scores::<S, L>(simd, k, q, to.at_least(keys.next_multiple_of(plan.tall) * L));
-            };
             match newest {
                 Some((exact, residual)) if !all_old => {
                     let (k_exact, v_exact) = exact.tile(tile, kv_head);
-                    score(k_exact, scores);
+                    self.scores::<L>(k_exact, keys, q, scores);
                     let new = &mut scores.get_mut()[..keys * L];
                     if all_new {
                         let corrections = self.probabilities::<L>(head, &span, new, &mut top, &mut sum);
                         rescale(out, wide, &corrections);
-                        self.mix::<S, L>(simd, new, v_exact, wide, out);
+                        self.mix::<L>(new, v_exact, wide, out);
                         continue;
                     }
-                    score(k, other);
+                    self.scores::<L>(k, keys, q, other);
                     let old = &mut other.get_mut()[..keys * L];
                     let is_old = |j: usize, i: usize| start + j + residual <= position + i;
                     for (j, (new, old)) in new.chunks_exact_mut(L).zip(old.chunks_exact(L)).enumerate() {
@@ -335,15 +327,15 @@ impl Block<'_> {
                             (old[i], new[i]) = if is_old(j, i) { (p, 0.) } else { (0., p) };
                         }
                     }
-                    self.mix::<S, L>(simd, old, v, wide, out);
-                    self.mix::<S, L>(simd, new, v_exact, wide, out);
+                    self.mix::<L>(old, v, wide, out);
+                    self.mix::<L>(new, v_exact, wide, out);
                 }
                 _ => {
-                    score(k, scores);
+                    self.scores::<L>(k, keys, q, scores);
                     let scores = &mut scores.get_mut()[..keys * L];
                     let corrections = self.probabilities::<L>(head, &span, scores, &mut top, &mut sum);
                     rescale(out, wide, &corrections);
-                    self.mix::<S, L>(simd, scores, v, wide, out);
+                    self.mix::<L>(scores, v, wide, out);
                 }
             }
         }
@@ -360,21 +352,21 @@ impl Block<'_> {
     }
 
     /// `k` in strips times `q [head_dim][L]`: `[keys][L]`.
-    #[inline(always)]
-    fn scores<S: Simd, const L: usize>(&self, simd: S, k: &[f32], q: &[f32], to: &mut [f32]) {
+    fn scores<const L: usize>(&self, k: &[f32], keys: usize, q: &[f32], to: &mut Aligned) {
         let (tall, d) = (self.all.plan.tall, self.all.plan.head.0);
+        let to = to.at_least(keys.next_multiple_of(tall) * L);
         for (a, rows) in k.chunks_exact(tall * d).zip(to.chunks_exact_mut(tall * L)) {
             let out = Flat { rows, width: L };
             let (across, from, height, stride, column) = (tall, 0, tall, L, 0);
             let into = Into::Set;
-            Product { a, across, from, height, b: q, stride, out, column, into }.with_simd(simd);
+            self.all.arch.dispatch(Product { a, across, from, height, b: q, stride, out, column, into });
         }
     }
 
     /// Adds `p [keys][L]` transposed times `v [keys][wide]` to `out [queries][wide]`.
-    #[inline(always)]
-    fn mix<S: Simd, const L: usize>(&self, simd: S, p: &[f32], v: &[f32], wide: usize, out: &mut [f32]) {
-        let tall = if S::F32_LANES >= 16 { 9 } else { 5 };
+    fn mix<const L: usize>(&self, p: &[f32], v: &[f32], wide: usize, out: &mut [f32]) {
+        // Half a strip's height and two vectors each.
+        let tall = if self.all.plan.tall == 14 { 9 } else { 5 };
         let mut from = 0;
         while from < self.count {
             let left = (self.count - from).min(tall - 1);
@@ -382,14 +374,25 @@ impl Block<'_> {
             let rows = &mut out[from * wide..(from + left) * wide];
             let out = Flat { rows, width: wide };
             let (across, stride, column, into) = (L, wide, 0, Into::Add);
-            Product { a: p, across, from, height, b: v, stride, out, column, into }.with_simd(simd);
+            self.all.arch.dispatch(Product { a: p, across, from, height, b: v, stride, out, column, into });
             from += left;
         }
     }
 
     /// From products to probabilities, before they are divided by their sum; gives what earlier tiles' must be multiplied by.
-    #[inline(always)]
     fn probabilities<const L: usize>(
+        &self,
+        head: usize,
+        keys: &Range<usize>,
+        scores: &mut [f32],
+        top: &mut [f32; L],
+        sum: &mut [f32; L],
+    ) -> [f32; L] {
+        self.all.arch.dispatch(Softmax { block: self, head, keys, scores, top, sum })
+    }
+
+    #[inline(always)]
+    fn softmax<const L: usize>(
         &self,
         head: usize,
         keys: &Range<usize>,
@@ -471,6 +474,24 @@ impl Block<'_> {
             }
         }
         corrections
+    }
+}
+
+/// A struct, because a closure's body is not sure to be compiled for the instruction set that runs it.
+struct Softmax<'a, 'b, const L: usize> {
+    block: &'a Block<'b>,
+    head: usize,
+    keys: &'a Range<usize>,
+    scores: &'a mut [f32],
+    top: &'a mut [f32; L],
+    sum: &'a mut [f32; L],
+}
+
+impl<const L: usize> WithSimd for Softmax<'_, '_, L> {
+    type Output = [f32; L];
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> [f32; L] {
+        self.block.softmax(self.head, self.keys, self.scores, self.top, self.sum)
     }
 }
 

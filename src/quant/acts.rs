@@ -64,17 +64,19 @@ impl InputMap for Dynamic {
             return None;
         }
         let shift = if self.format.symmetric { -f32::from(1u8 << (self.format.bits - 1)) } else { 0. };
-        let arch = pulp::Arch::new();
         Some((|| {
             let (x, (tokens, width)) = (x.contiguous()?, x.dims2()?);
             rows::with(&x, |x| {
                 Inputs::new(tokens, groups, |token, codes| {
                     let row = &x[token * width..][..width];
-                    arch.dispatch(|| {
-                        let fitted = self.format.fit(row, self.precision);
-                        let zero = fitted.codes(row, shift, codes, |code| code as u8);
-                        (fitted.scale, zero)
-                    })
+                    rows::vectorized(
+                        #[inline(always)]
+                        || {
+                            let fitted = self.format.fit(row, self.precision);
+                            let zero = fitted.codes(row, shift, codes, |code| code as u8);
+                            (fitted.scale, zero)
+                        },
+                    )
                 })
             })
         })())

@@ -185,11 +185,21 @@ pub fn fake_quantize(
         Per::Tensor => {
             let all = cpu.flatten_all()?;
             let fitted = format.fit(&all.to_vec1::<f32>()?, precision);
-            rows::map(&cpu, "quantize", |_, x, out| fitted.snap(x, out))?
+            rows::map(
+                &cpu,
+                "quantize",
+                #[inline(always)]
+                |_, x, out| fitted.snap(x, out),
+            )?
         }
         Per::Row | Per::Group => {
             let group = if per == Per::Row { width } else { group.clamp(1, width) };
-            rows::map(&cpu, "quantize", |_, x, out| snap_row(x, out, format, group, precision))?
+            rows::map(
+                &cpu,
+                "quantize",
+                #[inline(always)]
+                |_, x, out| snap_row(x, out, format, group, precision),
+            )?
         }
     };
     Ok(snapped.to_device(&device)?)

@@ -161,10 +161,20 @@ pub struct Value {
 }
 
 /// What a cell cost.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Wall clock of the cell, without loading and quantizing.
+    /// Wall clock of the cell, without loading and quantizing; where all cells of a model are computed side by side, its
+    /// share of that by tokens.
     pub seconds: f64,
+    /// Tokens that went through the blocks.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Tokens that did not have to, because a neighbour begins alike.
+    #[serde(default)]
+    pub shared: u64,
+    /// Why none could, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<String>,
 }
 
 /// By what a record was made.

@@ -1,28 +1,33 @@
 //! The model that evaluators ask: a decoder and a tokenizer behind [`Lm`].
 //!
-//! Sequences are packed one after another, without padding, into passes of about [`PACK`] tokens, and the head runs on
-//! scored positions only. Neither can move a bit of a score (`tests/engine.rs`).
-use super::generate;
+//! Sequences are packed one after another, without padding, into passes of about [`PACK`] tokens; what neighbours have in
+//! common is computed once ([`passes`]); and the head runs on scored positions only. None of it can move a bit of a score
+//! (`tests/engine.rs`).
+use super::{generate, passes};
 use crate::{
     eval::{Lm, Logits, Next, Sequence, dialogue::Said},
     mistake,
     model::{
+        block::Carried,
         chat::{Date, Message},
-        decoder::{Batch, Decoder},
+        decoder::Decoder,
         load::{Opened, Special},
     },
     suite::dialogue::DAY,
+    tensor::rows,
 };
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::ops::Range;
 use tokenizers::Tokenizer;
 
 /// Tokens of one pass.
 pub const PACK: usize = 4096;
 pub(super) const OVERFLOW: &str =
     "logits are not finite: a value overflowed on the way (in fp16, beyond 65504)";
-/// Numbers of one block of logits: 256 MB.
-const LOGITS: usize = 64 << 20;
+/// Numbers of one block of logits: 16 MB, so that memory is used again and not given back.
+const LOGITS: usize = 4 << 20;
 
 /// Text and tokens of a model, without its weights.
 #[derive(Clone, Copy)]
@@ -96,6 +101,7 @@ impl<'a> Words<'a> {
 /// Counts what would be computed, and computes nothing: for plans.
 pub struct Counter<'a> {
     words: Words<'a>,
+    share: bool,
     /// Tokens that would go through the blocks.
     pub tokens: usize,
     /// The longest answers to each prompt, all with their prompts: tokens that a cache would hold, longest first.
@@ -105,7 +111,7 @@ pub struct Counter<'a> {
 impl<'a> Counter<'a> {
     /// Nothing counted yet.
     pub fn new(words: Words<'a>) -> Self {
-        Self { words, tokens: 0, held: Vec::new() }
+        Self { share: passes::apart(&words.opened.spec).is_none(), words, tokens: 0, held: Vec::new() }
     }
 }
 
@@ -135,12 +141,15 @@ impl Lm for Counter<'_> {
         self.words.chat(said, template)
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
-        self.tokens += all.iter().map(|s| s.input().len()).sum::<usize>();
+        self.tokens += passes::plan(all, PACK, self.share).computed;
         Ok(())
     }
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, _: &mut Next) -> Result<()> {
         let lengths = prompts.iter().map(|p| p.len() + limit);
         self.tokens += lengths.clone().sum::<usize>();
+        if self.share {
+            self.tokens -= generate::header(prompts) * prompts.len().saturating_sub(1);
+        }
         self.held.extend(lengths);
         self.held.sort_unstable_by(|a, b| b.cmp(a));
         self.held.truncate(generate::AT_ONCE);
@@ -153,12 +162,32 @@ pub struct Engine<'a> {
     decoder: &'a Decoder,
     words: Words<'a>,
     pack: usize,
+    share: bool,
+    /// What was done so far.
+    pub work: Work,
+}
+
+/// Tokens of a cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Through the blocks.
+    pub computed: usize,
+    /// That were not, because a neighbour begins alike.
+    pub shared: usize,
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { computed: self.computed + other.computed, shared: self.shared + other.shared }
+    }
 }
 
 impl<'a> Engine<'a> {
     /// A model ready to be asked.
     pub fn new(decoder: &'a Decoder, words: Words<'a>) -> Self {
-        Self { decoder, words, pack: PACK }
+        let share = passes::apart(&decoder.spec).is_none();
+        Self { decoder, words, pack: PACK, share, work: Work::default() }
     }
 
     /// With passes of another size: for tests that hold it to make no difference.
@@ -166,44 +195,65 @@ impl<'a> Engine<'a> {
         Self { pack, ..self }
     }
 
-    fn pass(
-        &self,
-        sequences: &[Sequence],
-        first: usize,
-        visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let hidden = self.decoder.hidden(&Batch::new(sequences.iter().map(Sequence::input)), None, None)?;
-        let vocab = self.decoder.spec.vocab;
-        let mut at = 0;
-        let mut start = 0;
-        while start < sequences.len() {
-            // As many whole sequences as fit a block of logits.
-            let mut end = start;
-            let mut rows: Vec<u32> = Vec::new();
-            while end < sequences.len() {
-                let s = &sequences[end];
-                let more = s.rows().len();
-                if end > start && (rows.len() + more) * vocab > LOGITS {
-                    break;
-                }
-                rows.extend(s.rows().map(|r| (at + r) as u32));
-                at += s.input().len();
-                end += 1;
-            }
-            let count = rows.len();
-            let scored = hidden.index_select(&Tensor::from_vec(rows, count, hidden.device())?, 0)?;
-            let logits = self.decoder.logits(&scored)?.flatten_all()?.to_vec1::<f32>()?;
-            ensure!(logits.iter().all(|x| x.is_finite()), OVERFLOW);
-            let mut row = 0;
-            for (i, s) in sequences[start..end].iter().enumerate() {
-                let len = s.rows().len();
-                visit(first + start + i, Logits { rows: &logits[row * vocab..(row + len) * vocab], vocab })?;
-                row += len;
-            }
-            start = end;
-        }
-        Ok(())
+    /// With every sequence computed whole: the same.
+    pub fn apart(self) -> Self {
+        Self { share: false, ..self }
     }
+}
+
+/// Shows the logits of some sequences, whose first has number `from`: `place` says where each one's rows are in `hidden`.
+pub(super) fn head(
+    decoder: &Decoder,
+    hidden: &Tensor,
+    sequences: &[Sequence],
+    from: usize,
+    place: impl Fn(usize) -> Vec<Range<usize>>,
+    visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
+) -> Result<()> {
+    let vocab = decoder.spec.vocab;
+    let block = (LOGITS / vocab).max(1);
+    // Rows of hidden states that are asked for: whose they are, and which of its predictions.
+    let mut asked: Vec<(usize, usize, u32)> = Vec::new();
+    let mut show = |asked: &mut Vec<(usize, usize, u32)>| -> Result<()> {
+        let rows: Vec<u32> = asked.iter().map(|a| a.2).collect();
+        let scored = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?;
+        let logits = decoder.logits(&scored)?.to_device(&Device::Cpu)?.contiguous()?;
+        rows::with(&logits, |logits| {
+            ensure!(logits.par_iter().all(|x| x.is_finite()), OVERFLOW);
+            let mut at = 0;
+            for of in asked.chunk_by(|a, b| a.0 == b.0) {
+                let rows = &logits[at * vocab..(at + of.len()) * vocab];
+                visit(from + of[0].0, Logits { first: of[0].1, rows, vocab })?;
+                at += of.len();
+            }
+            Ok(())
+        })??;
+        asked.clear();
+        Ok(())
+    };
+    for (i, s) in sequences.iter().enumerate() {
+        let rows: Vec<usize> = place(from + i).into_iter().flatten().collect();
+        for (first, row) in s.rows().enumerate() {
+            asked.push((i, first, rows[row] as u32));
+            if asked.len() == block {
+                show(&mut asked)?;
+            }
+        }
+    }
+    if asked.is_empty() { Ok(()) } else { show(&mut asked) }
+}
+
+/// Sequences that an evaluator may ask for.
+pub(super) fn check(sequences: &[Sequence]) -> Result<()> {
+    for (i, s) in sequences.iter().enumerate() {
+        ensure!(
+            s.predict.start >= 1 && s.predict.start < s.predict.end && s.predict.end <= s.tokens.len(),
+            "sequence {i} of {} tokens predicts {:?}",
+            s.tokens.len(),
+            s.predict
+        );
+    }
+    Ok(())
 }
 
 impl Lm for Engine<'_> {
@@ -237,30 +287,45 @@ impl Lm for Engine<'_> {
         sequences: &[Sequence],
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()> {
-        for (i, s) in sequences.iter().enumerate() {
-            ensure!(
-                s.predict.start >= 1 && s.predict.start < s.predict.end && s.predict.end <= s.tokens.len(),
-                "sequence {i} of {} tokens predicts {:?}",
-                s.tokens.len(),
-                s.predict
-            );
-        }
-        let mut start = 0;
-        while start < sequences.len() {
-            let mut end = start + 1;
-            let mut tokens = sequences[start].input().len();
-            while end < sequences.len() && tokens + sequences[end].input().len() <= self.pack {
-                tokens += sequences[end].input().len();
-                end += 1;
+        check(sequences)?;
+        let all = passes::plan(sequences, self.pack, self.share);
+        self.work.computed += all.computed;
+        self.work.shared += all.asked - all.computed;
+        let mut carried: Vec<Carried> = Vec::new();
+        carried.resize_with(self.decoder.blocks.len(), Carried::default);
+        // Hidden states of what is carried over: a later sequence may predict from them.
+        let mut before: Option<Tensor> = None;
+        for pass in &all.passes {
+            let own = match pass.batch.is_empty() {
+                true => None,
+                false => Some(self.decoder.hidden_after(&pass.batch, &mut carried)?),
+            };
+            let both: Vec<Tensor> = before.take().into_iter().chain(own).collect();
+            let hidden = Tensor::cat(&both, 0)?;
+            let place = |i: usize| pass.place(&all.rows[i]);
+            head(
+                self.decoder,
+                &hidden,
+                &sequences[pass.sequences.clone()],
+                pass.sequences.start,
+                place,
+                visit,
+            )?;
+            if !pass.keep.is_empty() {
+                let kept = pass.keep.iter().map(|r| hidden.narrow(0, r.start, r.len()));
+                let kept = Tensor::cat(&kept.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+                before = Some(kept.force_contiguous()?);
             }
-            self.pass(&sequences[start..end], start, visit)?;
-            start = end;
         }
         Ok(())
     }
 
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, next: &mut Next) -> Result<()> {
         let this = &*self;
-        generate::run(this.decoder, this.pack, prompts, limit, &mut |i, logits| next(this, i, logits))
+        let mut next = |i: usize, logits: &[f32]| next(this, i, logits);
+        let work = generate::run(this.decoder, this.pack, this.share, prompts, limit, &mut next)?;
+        self.work.computed += work.computed;
+        self.work.shared += work.shared;
+        Ok(())
     }
 }

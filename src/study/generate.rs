@@ -3,6 +3,7 @@
 //! A prompt enters as soon as there is room, in one pass with the steps of those that are on their way; a
 //! sequence that has ended leaves at once. What a sequence sees is its own cache alone, and rows of a product
 //! do not know each other: so its logits are the same bits whoever runs beside it (`tests/generate.rs`).
+use super::{engine::Work, passes};
 use crate::model::{
     decoder::{Batch, Cache, Decoder},
     spec::{BlockSpec, DecoderSpec, Mixer},
@@ -33,11 +34,19 @@ type Next<'a> = dyn FnMut(usize, &[f32]) -> Result<ControlFlow<(), u32>> + 'a;
 pub(super) fn run(
     decoder: &Decoder,
     pack: usize,
+    share: bool,
     prompts: &[Vec<u32>],
     limit: usize,
     next: &mut Next<'_>,
-) -> Result<()> {
+) -> Result<Work> {
     let (fixed, each) = bytes(decoder);
+    let mut work = Work::default();
+    let same = if share && limit > 0 { header(prompts) } else { 0 };
+    let mut begun = Cache::default();
+    if same > 0 {
+        decoder.hidden(&Batch::new([&prompts[0][..same]]), Some(std::slice::from_mut(&mut begun)), None)?;
+        work.computed += same;
+    }
     let mut waiting = prompts.iter().enumerate().peekable();
     let (mut going, mut caches): (Vec<Going>, Vec<Cache>) = (Vec::new(), Vec::new());
     loop {
@@ -46,20 +55,24 @@ pub(super) fn run(
         while let Some(&(index, prompt)) = waiting.peek() {
             ensure!(!prompt.is_empty(), "prompt {index} has no token");
             let bytes = fixed + each * (prompt.len() + limit);
-            let fits =
-                going.len() < AT_ONCE && tokens + prompt.len() <= pack.max(AT_ONCE) && held + bytes <= CACHES;
+            let fits = going.len() < AT_ONCE
+                && tokens + prompt.len() - same <= pack.max(AT_ONCE)
+                && held + bytes <= CACHES;
             if limit == 0 || !(fits || going.is_empty()) {
                 break;
             }
             held += bytes;
-            tokens += prompt.len();
-            going.push(Going { index, input: prompt.clone(), count: 0, bytes });
-            caches.push(Cache::default());
+            tokens += prompt.len() - same;
+            going.push(Going { index, input: prompt[same..].to_vec(), count: 0, bytes });
+            caches.push(begun.copy()?);
+            work.shared += same;
             waiting.next();
         }
         if going.is_empty() {
-            return Ok(());
+            work.shared = work.shared.saturating_sub(same);
+            return Ok(work);
         }
+        work.computed += going.iter().map(|g| g.input.len()).sum::<usize>();
         let hidden = decoder.hidden(
             &Batch::new(going.iter().map(|g| g.input.as_slice())),
             Some(caches.as_mut_slice()),
@@ -90,6 +103,16 @@ pub(super) fn run(
         let mut stays = kept.iter();
         caches.retain(|_| stays.next() == Some(&true));
     }
+}
+
+/// Tokens with which all prompts begin, but for each one's last: examples, instructions. They are computed once, and each
+/// sequence begins with a copy of what they leave behind.
+pub(super) fn header(prompts: &[Vec<u32>]) -> usize {
+    let [first, rest @ ..] = prompts else { return 0 };
+    let same =
+        rest.iter().map(|p| passes::common(first, p).min(p.len().saturating_sub(1))).min().unwrap_or(0);
+    let same = same.min(first.len().saturating_sub(1));
+    if same < passes::LEAST { 0 } else { same }
 }
 
 /// Bytes of a sequence's past: of its own, and a token.

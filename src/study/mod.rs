@@ -3,6 +3,7 @@
 pub mod config;
 pub mod engine;
 mod generate;
+pub mod passes;
 pub mod plan;
 pub mod run;
 pub mod score;
@@ -10,4 +11,4 @@ pub mod sweep;
 
 /// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section
 /// Numbers, says what moved.
-pub const NUMERICS: u32 = 2;
+pub const NUMERICS: u32 = 3;

@@ -1,7 +1,8 @@
 //! Runs a study: one model at a time, one recipe at a time, one cell after another; each on disk before the next.
 use super::{
     config::Study,
-    engine::{Counter, Engine, Words},
+    engine::{Counter, Engine, Words, Work},
+    passes,
     plan::{Cell, Plan, task_info},
     score::{Scored, score},
 };
@@ -100,14 +101,16 @@ pub fn run(
                 let name = format!("{}/{}/{}", opened.name, recipe.name, task.full_name());
                 watch(Event::Cell { number, name: &name });
                 let began = Instant::now();
+                let mut work = Work::default();
                 let outcome = match &job {
                     Ok(Some((full, q))) => {
                         let words = Words::of(opened);
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
-                        evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items)
-                            .with_context(|| format!("`{}`", task.label))
-                            .map(Some)
+                        let outcomes =
+                            evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items);
+                        work = lm.work + reference.work;
+                        outcomes.with_context(|| format!("`{}`", task.label)).map(Some)
                     }
                     Ok(None) => Ok(None),
                     Err(e) => Err(repeat(e)),
@@ -134,7 +137,12 @@ pub fn run(
                     task: task_info(task, items),
                     status,
                     parts: scored.parts,
-                    cost: Cost { seconds: (began.elapsed().as_secs_f64() * 1000.).round() / 1000. },
+                    cost: Cost {
+                        seconds: (began.elapsed().as_secs_f64() * 1000.).round() / 1000.,
+                        tokens: work.computed as u64,
+                        shared: work.shared as u64,
+                        apart: passes::apart(&opened.spec).map(String::from),
+                    },
                     made_by: MadeBy {
                         version: env!("CARGO_PKG_VERSION").into(),
                         device: device_name.into(),

@@ -4,9 +4,11 @@
 //! ten times what one loop does. These loops run on CPU tensors, in parallel over rows, each row on one thread in one
 //! order: thread count cannot change a bit. They have no gradient.
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Replaces each row of `x [rows, width]` by what `f(row index, row, out)` writes to `out`, of the same width.
+/// Replaces each row of `x [rows, width]` by what `f(row index, row, out)` writes to `out`, of the same width. `f` is a
+/// closure with `#[inline(always)]`; see [`vectorized`].
 pub fn map<F>(x: &Tensor, name: &'static str, f: F) -> Result<Tensor>
 where
     F: Fn(usize, &[f32], &mut [f32]) + Sync + Send,
@@ -59,7 +61,7 @@ impl<F: Fn(usize, &[f32], &mut [f32]) + Sync + Send> CustomOp1 for Map<F> {
             .zip(x.par_chunks(width))
             .enumerate()
             .with_min_len(chunk(width))
-            .for_each(|(i, (out, x))| self.arch.dispatch(|| (self.f)(i, x, out)));
+            .for_each(|(i, (out, x))| self.arch.dispatch(Row { f: &self.f, i, x, out }));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
@@ -90,8 +92,54 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync + Send> CustomOp2 for Zip<F> {
         out.par_chunks_mut(width)
             .zip(x.par_chunks(width).zip(y.par_chunks(width)))
             .with_min_len(chunk(width))
-            .for_each(|(out, (x, y))| self.arch.dispatch(|| (self.f)(x, y, out)));
+            .for_each(|(out, (x, y))| self.arch.dispatch(Pair { f: &self.f, x, y, out }));
         Ok((CpuStorage::F32(out), l1.shape().clone()))
+    }
+}
+
+/// Runs `f` compiled for the instruction set that this machine has. A closure with `#[inline(always)]`, or it is not sure to
+/// be: its body may stay where all machines can run it.
+pub fn vectorized<R>(f: impl FnMut() -> R) -> R {
+    struct Call<F>(F);
+    impl<R, F: FnMut() -> R> WithSimd for Call<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Call(f))
+}
+
+/// One row. A struct, because a closure around `f` is not sure to be compiled for the instruction set that runs it.
+struct Row<'a, F> {
+    f: &'a F,
+    i: usize,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<F: Fn(usize, &[f32], &mut [f32])> WithSimd for Row<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        (self.f)(self.i, self.x, self.out)
+    }
+}
+
+/// The same of two.
+struct Pair<'a, F> {
+    f: &'a F,
+    x: &'a [f32],
+    y: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<F: Fn(&[f32], &[f32], &mut [f32])> WithSimd for Pair<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        (self.f)(self.x, self.y, self.out)
     }
 }
 

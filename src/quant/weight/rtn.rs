@@ -62,7 +62,7 @@ impl Rounder for Rtn {
 
     fn codes(&self, weight: &Tensor) -> Result<Option<Codes>> {
         let ((out, inner), weight) = (weight.dims2()?, weight.contiguous()?);
-        let (format, shift, arch) = (self.format(), self.format().shift(), pulp::Arch::new());
+        let (format, shift) = (self.format(), self.format().shift());
         let f32s = Precision::F32;
         let codes = rows::with(&weight, |w| {
             let one = (self.per == Per::Tensor).then(|| format.fit(w, f32s));
@@ -71,13 +71,16 @@ impl Rounder for Rtn {
             let spans: Vec<_> = groups.inputs().collect();
             Codes::new(out, groups, |o, g, codes| {
                 let row = &w[o * inner..][..inner];
-                arch.dispatch(|| {
-                    // A row that is cut for its sums' sake has one scale all the same.
-                    let of = if self.per == Per::Row { row } else { &row[spans[g].clone()] };
-                    let fitted = one.unwrap_or_else(|| format.fit(of, f32s));
-                    let zero = fitted.codes(&row[spans[g].clone()], shift, codes, |code| code as i8);
-                    (fitted.scale, zero)
-                })
+                rows::vectorized(
+                    #[inline(always)]
+                    || {
+                        // A row that is cut for its sums' sake has one scale all the same.
+                        let of = if self.per == Per::Row { row } else { &row[spans[g].clone()] };
+                        let fitted = one.unwrap_or_else(|| format.fit(of, f32s));
+                        let zero = fitted.codes(&row[spans[g].clone()], shift, codes, |code| code as i8);
+                        (fitted.scale, zero)
+                    },
+                )
             })
         })?;
         Ok(Some(codes))
