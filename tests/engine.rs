@@ -11,9 +11,12 @@ use bitsweep::{
     },
     quant::{apply::apply, recipe::Recipe},
     study::engine::{Engine, Words},
-    tensor::matmul::{Weight, linear},
+    tensor::{
+        int8::Kernel,
+        matmul::{self, Weight, linear},
+    },
 };
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
 /// Numbers from a fixed formula, spread over (-1, 1).
@@ -231,6 +234,53 @@ fn the_two_forms_of_every_operation_agree() {
         reference.mode.kernels = Kernels::Reference;
         let gap = gap(&logits(&f.decoder, &tokens), &logits(&reference, &tokens));
         assert!(gap < 1e-4, "{}: {gap}", f.name);
+    }
+}
+
+#[test]
+fn products_of_integers_are_those_of_the_rounded_floats() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let table = |text: &str| {
+        let text = format!("name = 'x'\n{text}");
+        bitsweep::study::sweep::expand("test", &text.parse().unwrap()).unwrap().remove(0)
+    };
+    let mut recipes: Vec<Recipe> =
+        ["w8a8", "w4a8", "w4a4", "w2a3", "w8rowa8", "w3tensora5", "w4g7a8", "w8syma8sym", "w2g20syma2sym"]
+            .iter()
+            .map(|r| Recipe::parse(r).unwrap())
+            .collect();
+    recipes.push(table("weights = { method = 'rtn', bits = 8, symmetric = true }\nacts = { bits = 6 }"));
+    for recipe in recipes {
+        let quantized = apply(&recipe, &full, 16).unwrap().decoder;
+        let mut counted = 0;
+        for linear in quantized.linears() {
+            let Weight::Codes(codes) = &linear.weight else { continue };
+            let map = linear.input.as_ref().unwrap();
+            let (_, inner) = codes.dims();
+            // Off centre, so that zero points matter.
+            let x: Vec<f32> = noise(37 * inner, 3).iter().map(|x| x * x * 3. + 0.4).collect();
+            let x = Tensor::from_vec(x, (37, inner), &Device::Cpu).unwrap();
+            let entered = map.codes(&x, codes.groups()).unwrap().unwrap();
+            let got = matmul::integers(&entered, codes, linear.bias.as_ref()).unwrap();
+            let (x, w) = (map.map(&x).unwrap(), linear.weight.rows().unwrap());
+            let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+            let want = wide(&x).matmul(&wide(&w).t().unwrap()).unwrap();
+            let size = wide(&x.abs().unwrap()).matmul(&wide(&w.abs().unwrap()).t().unwrap()).unwrap();
+            let off = ((wide(&got) - want).unwrap().abs().unwrap() / size).unwrap();
+            let off = off.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let worst = off.into_iter().fold(0., f64::max);
+            assert!(worst < 1e-6, "{} {}: {worst}", recipe.name, linear.site);
+            counted += 1;
+        }
+        // Where the machine has no instruction for it, floats are quicker, and nothing is codes.
+        assert!(counted > 0 || Kernel::best() == Kernel::Plain, "{}", recipe.name);
+        // And rounding is that of the recipe without activations.
+        let alone = Recipe { acts: None, ..recipe.clone() };
+        let alone = apply(&alone, &full, 16).unwrap().decoder;
+        for (a, b) in alone.linears().zip(quantized.linears()) {
+            assert_eq!(gap(&a.weight.rows().unwrap(), &b.weight.rows().unwrap()), 0., "{} {}", recipe.name, a.site);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 use bitsweep::{
     eval::Outcome,
     mistake::is_mistake,
-    study::run::evaluate,
+    study::evaluate::evaluate,
     suite::{
         ask::Ask,
         data::{self, Instead, Local},

@@ -29,6 +29,8 @@ mod llama_cpp;
 /// Items drawn from a seed, and the suite `long`.
 mod made;
 /// The built-in suite and its model.
+/// Models that do not fit memory.
+mod memory;
 mod microworld;
 /// Every family, and repositories as they are, through the command line.
 mod models;

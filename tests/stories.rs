@@ -17,7 +17,8 @@ const WANT: [(&str, f64, f64); 12] = [
     ("w2", 689.337541, 1e-6),
     ("w8a8", 6.096027, 1e-3),
     ("w4a8", 6.861084, 1e-3),
-    ("w4a4", 8.797344, 1e-3),
+    // Half a unit in the last place of every product moves this one by 2e-3, in transformers too.
+    ("w4a4", 8.797344, 5e-3),
     ("kv8", 6.087121, 1e-4),
     // In f64: 10.146804, 25.678319, 63.545090.
     ("kv4", 10.141079, 1e-3),

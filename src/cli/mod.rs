@@ -112,6 +112,9 @@ struct StudyArgs {
     /// cpu, cuda:0 or metal
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Memory to use at most, such as 4G: a model that does not fit comes block by block [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
 }
 
 impl StudyArgs {
@@ -131,6 +134,7 @@ impl StudyArgs {
             ("--limit", self.limit.is_some()),
             ("--out", self.out.is_some()),
             ("--shard", self.shard.is_some()),
+            ("--memory", self.memory.is_some()),
         ];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             mistake!("`{}` is a model, and {option} is a study's option", self.study);
@@ -140,6 +144,10 @@ impl StudyArgs {
 
     fn out(&self, study: &crate::study::config::Study) -> PathBuf {
         self.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&study.name))
+    }
+
+    fn memory(&self) -> Result<Option<u64>> {
+        self.memory.as_deref().map(crate::study::memory::parse).transpose()
     }
 
     fn device(&self) -> Result<Device> {

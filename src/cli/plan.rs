@@ -11,8 +11,8 @@ use crate::{
     results::{Status, Store},
     study::{
         engine::PACK,
+        memory::{self, Load, count},
         plan,
-        run::{count, memory},
     },
 };
 use anyhow::Result;
@@ -56,7 +56,7 @@ fn model_alone(name: &str, progress: &Progress) -> Result<Exit> {
             format!("{:.3}", sizes.bits_per_weight),
             bytes(sizes.size_mb * 1e6),
             bytes(kv_bytes_a_token(spec, sizes.kv_bits)),
-            bytes(memory(spec, &recipe, PACK)),
+            bytes(memory::whole(spec, &recipe, PACK)),
             sizes.notes.join("; "),
         ]);
     }
@@ -155,7 +155,7 @@ impl Plan {
             };
             let row = load.ok();
             let show =
-                |f: &dyn Fn(&crate::study::run::Load) -> String| row.as_ref().map(f).unwrap_or_default();
+                |f: &dyn Fn(&Load) -> String| row.as_ref().map(f).unwrap_or_default();
             table.add_row([
                 format!("{}/{}/{}", model.name, recipe.name, task.full_name()),
                 plan.items[cell.task].rows.len().min(study.limit.unwrap_or(usize::MAX)).to_string(),

@@ -69,6 +69,9 @@ impl Progress {
                 }
             }
             Event::Load { model } => self.line(&format!("loading {model}"), true),
+            Event::Block { model, number, of } => {
+                self.line(&format!("{model}: block {number} of {of}"), true);
+            }
             Event::Cell { name, .. } => self.cells.set_message(name.to_string()),
             Event::Done { record } => {
                 self.cells.inc(1);

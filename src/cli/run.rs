@@ -5,7 +5,11 @@ use crate::{
     mistake::Blame,
     report,
     results::Store,
-    study::{plan::plan, run::run},
+    study::{
+        memory,
+        plan::plan,
+        run::{Machine, run},
+    },
 };
 use anyhow::Result;
 use clap::Args;
@@ -26,13 +30,15 @@ impl Run {
         let mut progress = Progress::new();
         let plan = plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
         store.set_rules(&study.gates).blame("results")?;
-        let summary = run(&study, &plan, &store, &device, &self.study.device, &mut |e| progress.see(e))?;
+        let machine = Machine { device: &device, name: &self.study.device, memory: self.study.memory()? };
+        let summary = run(&study, &plan, &store, &machine, &mut |e| progress.see(e))?;
         let drawn = report::draw(&store).blame("report")?;
         progress.end();
         out!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;
         let regressed = super::gate::print(&verdicts);
-        say!("{} cells run, {} kept; {}", summary.ran, summary.kept, out.join("report.html").display());
+        let peak = memory::peak().map_or_else(String::new, |n| format!("; {:.0} MB at most in memory", n as f64 / 1e6));
+        say!("{} cells run, {} kept{peak}; {}", summary.ran, summary.kept, out.join("report.html").display());
         Ok(match () {
             () if summary.mistakes => Exit::Mistake,
             () if summary.failed > 0 || regressed => Exit::Failed,

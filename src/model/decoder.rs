@@ -16,7 +16,7 @@ use super::{
 pub use super::{cache::Cache, linear::Linear};
 use crate::tensor::matmul::Weight;
 use anyhow::{Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// A whole model, or its ends alone while blocks come one at a time. Cloning shares tensors.
@@ -91,6 +91,19 @@ pub struct Parts<'a> {
     pub lay: bool,
     /// A parameter of this shape.
     pub param: &'a mut dyn FnMut(Param, &[usize]) -> Result<Tensor>,
+}
+
+/// What is outside the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// All of it.
+    Both,
+    /// Before the first block: embeddings.
+    Entrance,
+    /// After the last: norm and head.
+    Exit,
+    /// Neither: how a block is run, no more.
+    None,
 }
 
 impl Parts<'_> {
@@ -168,22 +181,28 @@ impl Parts<'_> {
         })
     }
 
-    /// All that is outside the blocks.
-    pub fn ends(&mut self, device: &Device) -> Result<Decoder> {
+    /// All that is outside the blocks, or what of it `which` names; the rest is left out, and cannot be asked for.
+    pub fn ends(&mut self, device: &Device, which: Ends) -> Result<Decoder> {
         let spec = self.spec;
         spec.check()?;
+        let (entrance, exit) = (which != Ends::Exit && which != Ends::None, which != Ends::Entrance && which != Ends::None);
         let shapes: Vec<_> = spec.params().into_iter().filter(|(p, _)| p.block().is_none()).collect();
         let embed = match shapes.iter().find(|(p, _)| *p == Param::Embed) {
             // Where it is the head too, it is laid out as one.
-            Some((p, shape)) if spec.head.tied => self.weight(*p, shape)?,
-            Some((p, shape)) => self.get(*p, shape)?.into(),
+            Some((p, shape)) if spec.head.tied && exit => self.weight(*p, shape)?,
+            Some((p, shape)) if entrance => self.get(*p, shape)?.into(),
+            Some((_, shape)) => Tensor::zeros((0, shape[1]), DType::F32, device)?.into(),
             None => anyhow::bail!("a model without an embedding"),
         };
-        let positions = shapes.iter().find(|(p, _)| *p == Param::Positions);
+        let positions = shapes.iter().find(|(p, _)| *p == Param::Positions).filter(|_| entrance);
         let positions = positions.map(|(p, shape)| self.get(*p, shape)).transpose()?;
-        let embed_norm = spec.embed.norm.map(|n| self.norm(n, &shapes, &Param::EmbedNorm)).transpose()?;
-        let norm = spec.norm.map(|n| self.norm(n, &shapes, &Param::FinalNorm)).transpose()?;
-        let sites = spec.sites().into_iter().filter(|s| s.block.is_none());
+        let embed_norm = spec.embed.norm.filter(|_| entrance).map(|n| self.norm(n, &shapes, &Param::EmbedNorm)).transpose()?;
+        let norm = spec.norm.filter(|_| exit).map(|n| self.norm(n, &shapes, &Param::FinalNorm)).transpose()?;
+        let sites = spec.sites().into_iter().filter(|s| match (s.block, s.role) {
+            (Some(_), _) => false,
+            (None, Role::ProjectIn) => entrance,
+            (None, _) => exit,
+        });
         let ends = sites.map(|s| Ok((s.role, self.linear(s)?))).collect::<Result<_>>()?;
         let kernels = if device.is_cpu() { Kernels::Fused } else { Kernels::Reference };
         let mode = Mode { kernels, precision: Precision::F32 };
@@ -205,7 +224,7 @@ impl Decoder {
 
     /// All parts together.
     pub fn whole(parts: &mut Parts, device: &Device) -> Result<Self> {
-        let mut all = parts.ends(device)?;
+        let mut all = parts.ends(device, Ends::Both)?;
         let blocks = 0..parts.spec.blocks.len();
         all.blocks = blocks.map(|b| parts.block(b as u16)).collect::<Result<_>>()?;
         Ok(all)

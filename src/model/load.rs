@@ -5,7 +5,7 @@ use super::{
     block::Block,
     chat::{ChatTemplate, GenerationConfig},
     checkpoint::{Checkpoint, WEIGHTS, weight_files},
-    decoder::{Decoder, Parts},
+    decoder::{Decoder, Ends, Parts},
     families::{self, Family},
     site::{Role, Site},
     spec::{DecoderSpec, Param},
@@ -332,9 +332,19 @@ impl Opened {
         self.part(device, |parts| Decoder::whole(parts, device))
     }
 
-    /// The same of all that is outside the blocks.
-    pub fn load_ends(&self, device: &Device) -> Result<Decoder> {
-        self.part(device, |parts| parts.ends(device))
+    /// The same of what stands before the first block.
+    pub fn load_entrance(&self, device: &Device) -> Result<Decoder> {
+        self.part(device, |parts| parts.ends(device, Ends::Entrance))
+    }
+
+    /// The same of what stands after the last.
+    pub fn load_exit(&self, device: &Device) -> Result<Decoder> {
+        self.part(device, |parts| parts.ends(device, Ends::Exit))
+    }
+
+    /// A decoder without parameters, to run single blocks with.
+    pub fn bare(&self, device: &Device) -> Result<Decoder> {
+        self.part(device, |parts| parts.ends(device, Ends::None))
     }
 
     /// The same of one block.

@@ -123,6 +123,12 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// The sites whose weights a recipe leaves alone, where it rounds any.
+pub fn quantized_weights(recipe: &Recipe, spec: &DecoderSpec) -> Option<BTreeSet<Site>> {
+    recipe.weights.as_ref()?;
+    skipped(recipe, spec).ok()
+}
+
 /// The sites that a recipe leaves alone in this model.
 fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
     let sites = spec.sites();

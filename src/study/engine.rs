@@ -3,7 +3,10 @@
 //! Sequences are packed one after another, without padding, into passes of about [`PACK`] tokens; what neighbours have in
 //! common is computed once ([`passes`]); and the head runs on scored positions only. None of it can move a bit of a score
 //! (`tests/engine.rs`).
-use super::{generate, passes};
+use super::{
+    generate,
+    passes::{self, Pass, Passes},
+};
 use crate::{
     eval::{Lm, Logits, Next, Sequence, dialogue::Said},
     mistake,
@@ -52,7 +55,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode(text, specials).map_err(anyhow::Error::msg)?;
         let ids = encoding.get_ids();
         if let Some(i) = ids.iter().position(|&id| id as usize >= self.vocab) {
@@ -67,15 +70,23 @@ impl<'a> Words<'a> {
         Ok(ids.to_vec())
     }
 
-    fn prefix(&self) -> Option<u32> {
+    pub(super) fn context(&self) -> usize {
+        self.context
+    }
+
+    pub(super) fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    pub(super) fn prefix(&self) -> Option<u32> {
         self.special.bos.or(self.special.eos)
     }
 
-    fn end(&self) -> Option<u32> {
+    pub(super) fn end(&self) -> Option<u32> {
         self.special.eos.or(self.special.bos)
     }
 
-    fn chat(&self, said: &[Said], template: Option<&str>) -> Result<String> {
+    pub(super) fn chat(&self, said: &[Said], template: Option<&str>) -> Result<String> {
         let messages: Vec<Message> =
             said.iter().map(|s| Message { role: s.role.into(), content: s.text.clone() }).collect();
         let (_, (year, month, day)) = DAY;
@@ -86,12 +97,12 @@ impl<'a> Words<'a> {
         template.render(&messages, true, Date { year, month, day })
     }
 
-    fn decode(&self, tokens: &[u32]) -> Result<String> {
+    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String> {
         self.tokenizer.decode(tokens, true).map_err(anyhow::Error::msg)
     }
 
     /// The checkpoint's, and the tokenizer's own.
-    fn ends(&self) -> Result<Vec<u32>> {
+    pub(super) fn ends(&self) -> Result<Vec<u32>> {
         let mut ends = self.opened.generation()?.eos;
         ends.extend(self.special.eos.filter(|e| !ends.contains(e)));
         Ok(ends)
@@ -104,6 +115,8 @@ pub struct Counter<'a> {
     share: bool,
     /// Tokens that would go through the blocks.
     pub tokens: usize,
+    /// The longest sequence.
+    pub longest: usize,
     /// The longest answers to each prompt, all with their prompts: tokens that a cache would hold, longest first.
     pub held: Vec<usize>,
 }
@@ -111,7 +124,7 @@ pub struct Counter<'a> {
 impl<'a> Counter<'a> {
     /// Nothing counted yet.
     pub fn new(words: Words<'a>) -> Self {
-        Self { share: passes::apart(&words.opened.spec).is_none(), words, tokens: 0, held: Vec::new() }
+        Self { share: passes::apart(&words.opened.spec).is_none(), words, tokens: 0, longest: 0, held: Vec::new() }
     }
 }
 
@@ -142,6 +155,7 @@ impl Lm for Counter<'_> {
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
         self.tokens += passes::plan(all, PACK, self.share).computed;
+        self.longest = all.iter().map(|s| s.input().len()).fold(self.longest, usize::max);
         Ok(())
     }
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, _: &mut Next) -> Result<()> {
@@ -202,7 +216,7 @@ impl<'a> Engine<'a> {
 }
 
 /// Shows the logits of some sequences, whose first has number `from`: `place` says where each one's rows are in `hidden`.
-pub(super) fn head(
+fn head(
     decoder: &Decoder,
     hidden: &Tensor,
     sequences: &[Sequence],
@@ -241,6 +255,32 @@ pub(super) fn head(
         }
     }
     if asked.is_empty() { Ok(()) } else { show(&mut asked) }
+}
+
+/// Shows the logits of all sequences, pass after pass; `hidden` gives what a pass computed, in its rows' order.
+pub(super) fn each_pass(
+    decoder: &Decoder,
+    all: &Passes,
+    sequences: &[Sequence],
+    visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
+    mut hidden: impl FnMut(&Pass) -> Result<Tensor>,
+) -> Result<()> {
+    // Hidden states of what is carried over: a later sequence may predict from them.
+    let mut before: Option<Tensor> = None;
+    for pass in &all.passes {
+        let own = if pass.batch.is_empty() { None } else { Some(hidden(pass)?) };
+        let both: Vec<Tensor> = before.take().into_iter().chain(own).collect();
+        let hidden = Tensor::cat(&both, 0)?;
+        let place = |i: usize| pass.place(&all.rows[i]);
+        let here = &sequences[pass.sequences.clone()];
+        head(decoder, &hidden, here, pass.sequences.start, place, visit)?;
+        if !pass.keep.is_empty() {
+            let kept = pass.keep.iter().map(|r| hidden.narrow(0, r.start, r.len()));
+            let kept = Tensor::cat(&kept.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+            before = Some(kept.force_contiguous()?);
+        }
+    }
+    Ok(())
 }
 
 /// Sequences that an evaluator may ask for.
@@ -293,31 +333,9 @@ impl Lm for Engine<'_> {
         self.work.shared += all.asked - all.computed;
         let mut carried: Vec<Carried> = Vec::new();
         carried.resize_with(self.decoder.blocks.len(), Carried::default);
-        // Hidden states of what is carried over: a later sequence may predict from them.
-        let mut before: Option<Tensor> = None;
-        for pass in &all.passes {
-            let own = match pass.batch.is_empty() {
-                true => None,
-                false => Some(self.decoder.hidden_after(&pass.batch, &mut carried)?),
-            };
-            let both: Vec<Tensor> = before.take().into_iter().chain(own).collect();
-            let hidden = Tensor::cat(&both, 0)?;
-            let place = |i: usize| pass.place(&all.rows[i]);
-            head(
-                self.decoder,
-                &hidden,
-                &sequences[pass.sequences.clone()],
-                pass.sequences.start,
-                place,
-                visit,
-            )?;
-            if !pass.keep.is_empty() {
-                let kept = pass.keep.iter().map(|r| hidden.narrow(0, r.start, r.len()));
-                let kept = Tensor::cat(&kept.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-                before = Some(kept.force_contiguous()?);
-            }
-        }
-        Ok(())
+        each_pass(self.decoder, &all, sequences, visit, |pass| {
+            self.decoder.hidden_after(&pass.batch, &mut carried)
+        })
     }
 
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, next: &mut Next) -> Result<()> {

@@ -1,22 +1,25 @@
-//! Runs a study: one model at a time, one recipe at a time, one cell after another; each on disk before the next.
+//! Runs a study, one model at a time: whole in memory, a recipe and a cell after another ([`Run::whole`]); or, where it does
+//! not fit, block by block for all recipes at once ([`walk`]).
 use super::{
     config::Study,
-    engine::{Counter, Engine, Words, Work},
+    engine::{Engine, Words, Work},
+    evaluate::evaluate,
+    memory::{self, Way},
     passes,
     plan::{Cell, Plan, task_info},
     score::{Scored, score},
+    walk,
 };
 use crate::{
-    eval::{Lm, Outcomes, choice, cloze, dialogue, divergence, generate, perplexity},
+    eval::Outcomes,
     mistake,
     mistake::{Blame, is_mistake},
-    model::{load::Opened, spec::DecoderSpec},
+    model::load::Opened,
     quant::{
         apply::{self, Sizes},
         recipe::Recipe,
     },
     results::{Cost, MadeBy, ModelInfo, RecipeInfo, Record, SCHEMA, Status, Store},
-    suite::{Ask, Protocol, data::Items, find::Found, requests},
 };
 use anyhow::{Context, Result};
 use candle_core::Device;
@@ -30,6 +33,8 @@ pub enum Event<'a> {
     Start { cells: usize, done: usize },
     /// A model's weights are being read.
     Load { model: &'a str },
+    /// A block's turn, where models do not fit memory whole.
+    Block { model: &'a str, number: usize, of: usize },
     /// A cell begins.
     Cell { number: usize, name: &'a str },
     /// A cell is on disk.
@@ -49,13 +54,22 @@ pub struct Summary {
     pub mistakes: bool,
 }
 
+/// Where and how much.
+pub struct Machine<'a> {
+    /// What computes.
+    pub device: &'a Device,
+    /// As records call it.
+    pub name: &'a str,
+    /// Bytes that may be in use at once; `None`: what the system has to give.
+    pub memory: Option<u64>,
+}
+
 /// Runs every picked cell that is not on disk. Failed ones are tried again.
 pub fn run(
     study: &Study,
     plan: &Plan,
     store: &Store,
-    device: &Device,
-    device_name: &str,
+    machine: &Machine,
     watch: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     let done: BTreeSet<String> = store
@@ -73,17 +87,47 @@ pub fn run(
     let picked: Vec<&Cell> = plan.cells.iter().filter(|c| c.picked).collect();
     let kept = picked.iter().filter(|c| done.contains(&c.id)).count();
     watch(Event::Start { cells: picked.len(), done: kept });
-    let mut summary = Summary { kept, ..Summary::default() };
-    let mut number = kept;
+    let summary = Summary { kept, ..Summary::default() };
+    let mut all = Run { study, plan, store, machine, watch, summary, number: kept };
     for (m, opened) in plan.models.iter().enumerate() {
         let mine: Vec<&Cell> =
             picked.iter().copied().filter(|c| c.model == m && !done.contains(&c.id)).collect();
         if mine.is_empty() {
             continue;
         }
-        watch(Event::Load { model: &opened.name });
-        let full = opened.load(device);
-        for (r, recipe) in study.recipes.iter().enumerate() {
+        (all.watch)(Event::Load { model: &opened.name });
+        match memory::choose(study, plan, &mine, machine) {
+            Way::Whole => all.whole(opened, &mine)?,
+            Way::Blocks { memory } => walk::run(&mut all, opened, &mine, memory)?,
+        }
+    }
+    let order: Vec<String> = plan.cells.iter().map(|c| c.id.clone()).collect();
+    store.settle(&order).blame("results")?;
+    Ok(all.summary)
+}
+
+/// A run on its way.
+pub(super) struct Run<'a> {
+    pub study: &'a Study,
+    pub plan: &'a Plan,
+    pub store: &'a Store,
+    pub machine: &'a Machine<'a>,
+    pub watch: &'a mut dyn FnMut(Event<'_>),
+    summary: Summary,
+    number: usize,
+}
+
+/// What became of a cell: outcomes, or why it does not fit.
+pub(super) enum Fate {
+    Evaluated(Outcomes, Sizes),
+    Unfit(String),
+}
+
+impl Run<'_> {
+    /// Models whole in memory: one recipe at a time, one cell after another; each on disk before the next.
+    fn whole(&mut self, opened: &Opened, mine: &[&Cell]) -> Result<()> {
+        let full = opened.load(self.machine.device);
+        for (r, recipe) in self.study.recipes.iter().enumerate() {
             let cells: Vec<&Cell> = mine.iter().copied().filter(|c| c.recipe == r).collect();
             if cells.is_empty() {
                 continue;
@@ -96,74 +140,93 @@ pub fn run(
                 Err(e) => Err(repeat(e)),
             };
             for cell in cells {
-                let (task, items) = (&study.tasks[cell.task], &plan.items[cell.task]);
-                number += 1;
-                let name = format!("{}/{}/{}", opened.name, recipe.name, task.full_name());
-                watch(Event::Cell { number, name: &name });
+                let (task, items) = (&self.study.tasks[cell.task], &self.plan.items[cell.task]);
+                self.begin(cell);
                 let began = Instant::now();
                 let mut work = Work::default();
-                let outcome = match &job {
+                let fate = match &job {
                     Ok(Some((full, q))) => {
                         let words = Words::of(opened);
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
-                        let outcomes =
-                            evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items);
+                        let how = (self.study.limit, self.study.seed);
+                        let outcomes = evaluate(&mut lm, &mut reference, how, task, items);
                         work = lm.work + reference.work;
-                        outcomes.with_context(|| format!("`{}`", task.label)).map(Some)
+                        outcomes
+                            .with_context(|| format!("`{}`", task.label))
+                            .map(|outcomes| Fate::Evaluated(outcomes, q.sizes.clone()))
                     }
-                    Ok(None) => Ok(None),
+                    Ok(None) => Ok(Fate::Unfit(unfit.clone().unwrap_or_default())),
                     Err(e) => Err(repeat(e)),
                 };
-                let parts = if task.task.joins() { Vec::new() } else { items.part_names(study.limit) };
-                let outcome = outcome.and_then(|o| o.map(|o| score(&task.task, &parts, o)).transpose());
-                let (status, scored) = match outcome {
-                    Ok(Some(mut s)) => (Status::Done { metrics: std::mem::take(&mut s.metrics) }, s),
-                    Ok(None) => {
-                        (Status::Skipped { why: unfit.clone().unwrap_or_default() }, Scored::default())
-                    }
-                    Err(e) => {
-                        summary.failed += 1;
-                        summary.mistakes |= is_mistake(&e);
-                        (Status::Failed { why: format!("{e:#}") }, Scored::default())
-                    }
-                };
-                let sizes = job.as_ref().ok().and_then(|job| Some(job.as_ref()?.1.sizes.clone()));
-                let record = Record {
-                    schema: SCHEMA,
-                    cell: cell.id.clone(),
-                    model: model_info(opened),
-                    recipe: recipe_info(recipe, sizes),
-                    task: task_info(task, items),
-                    status,
-                    parts: scored.parts,
-                    cost: Cost {
-                        seconds: (began.elapsed().as_secs_f64() * 1000.).round() / 1000.,
-                        tokens: work.computed as u64,
-                        shared: work.shared as u64,
-                        apart: passes::apart(&opened.spec).map(String::from),
-                    },
-                    made_by: MadeBy {
-                        version: env!("CARGO_PKG_VERSION").into(),
-                        device: device_name.into(),
-                        dtype: recipe.precision.name().into(),
-                        seed: study.seed,
-                        limit: study.limit,
-                    },
-                };
-                store.push(&record, &scored.items).blame("results")?;
-                summary.ran += 1;
-                watch(Event::Done { record: &record });
+                self.end(cell, fate, work, began.elapsed().as_secs_f64())?;
             }
         }
+        Ok(())
     }
-    let order: Vec<String> = plan.cells.iter().map(|c| c.id.clone()).collect();
-    store.settle(&order).blame("results")?;
-    Ok(summary)
+
+    /// Says that a cell's turn has come.
+    pub fn begin(&mut self, cell: &Cell) {
+        let model = &self.plan.models[cell.model].name;
+        let (recipe, task) = (&self.study.recipes[cell.recipe].name, self.study.tasks[cell.task].full_name());
+        self.number += 1;
+        (self.watch)(Event::Cell { number: self.number, name: &format!("{model}/{recipe}/{task}") });
+    }
+
+    /// Scores a cell and writes its record.
+    pub fn end(&mut self, cell: &Cell, fate: Result<Fate>, work: Work, seconds: f64) -> Result<()> {
+        let (opened, recipe) = (&self.plan.models[cell.model], &self.study.recipes[cell.recipe]);
+        let (task, items) = (&self.study.tasks[cell.task], &self.plan.items[cell.task]);
+        let parts = if task.task.joins() { Vec::new() } else { items.part_names(self.study.limit) };
+        let fate = fate.and_then(|fate| {
+            Ok(match fate {
+                Fate::Evaluated(outcomes, sizes) => Ok((score(&task.task, &parts, outcomes)?, sizes)),
+                Fate::Unfit(why) => Err(why),
+            })
+        });
+        let (status, scored, sizes) = match fate {
+            Ok(Ok((mut scored, sizes))) => {
+                (Status::Done { metrics: std::mem::take(&mut scored.metrics) }, scored, Some(sizes))
+            }
+            Ok(Err(why)) => (Status::Skipped { why }, Scored::default(), None),
+            Err(e) => {
+                self.summary.failed += 1;
+                self.summary.mistakes |= is_mistake(&e);
+                let sizes = apply::sizes(recipe, &opened.spec, opened.stored_bits()).ok();
+                (Status::Failed { why: format!("{e:#}") }, Scored::default(), sizes)
+            }
+        };
+        let record = Record {
+            schema: SCHEMA,
+            cell: cell.id.clone(),
+            model: model_info(opened),
+            recipe: recipe_info(recipe, sizes),
+            task: task_info(task, items),
+            status,
+            parts: scored.parts,
+            cost: Cost {
+                seconds: (seconds * 1000.).round() / 1000.,
+                tokens: work.computed as u64,
+                shared: work.shared as u64,
+                apart: passes::apart(&opened.spec).map(String::from),
+            },
+            made_by: MadeBy {
+                version: env!("CARGO_PKG_VERSION").into(),
+                device: self.machine.name.into(),
+                dtype: recipe.precision.name().into(),
+                seed: self.study.seed,
+                limit: self.study.limit,
+            },
+        };
+        self.store.push(&record, &scored.items).blame("results")?;
+        self.summary.ran += 1;
+        (self.watch)(Event::Done { record: &record });
+        Ok(())
+    }
 }
 
 /// The same error for another cell: what it says, and whose mistake it was.
-fn repeat(e: &anyhow::Error) -> anyhow::Error {
+pub(super) fn repeat(e: &anyhow::Error) -> anyhow::Error {
     let text = format!("{e:#}");
     if is_mistake(e) { anyhow::Error::new(mistake::Mistake(text)) } else { anyhow::Error::msg(text) }
 }
@@ -198,97 +261,4 @@ fn recipe_info(recipe: &Recipe, sizes: Option<Sizes>) -> RecipeInfo {
         size_mb: s.size_mb,
         notes: s.notes,
     }
-}
-
-/// One cell: from items to outcomes.
-pub fn evaluate(
-    lm: &mut dyn Lm,
-    reference: &mut dyn Lm,
-    (limit, seed): (Option<usize>, u64),
-    task: &Found,
-    items: &Items,
-) -> Result<Outcomes> {
-    let (said, take) = (&task.task, limit.unwrap_or(usize::MAX));
-    match &said.ask {
-        Ask::Perplexity(p) if p.protocol == Protocol::Rolling => {
-            let texts = requests::texts(said, items, &p.text)?;
-            // A limit is of each part.
-            let texts: Vec<_> = items.picked(limit).filter_map(|i| texts.get(i)).cloned().collect();
-            perplexity::rolling(lm, &texts, p.window, p.profile)
-        }
-        Ask::Perplexity(p) if p.protocol == Protocol::Drawn => {
-            let texts = requests::texts(said, items, &p.text)?;
-            let (count, seed) = (p.windows.unwrap_or(256).min(take), p.seed.unwrap_or(0));
-            perplexity::drawn(lm, &texts, p.window, count, seed)
-        }
-        Ask::Perplexity(p) => {
-            let text = requests::joined(said, items, &p.text, &p.join, p.items)?;
-            let most = p.windows.unwrap_or(usize::MAX).min(take);
-            perplexity::joined(lm, &text, p.protocol, p.window, Some(most))
-        }
-        Ask::Divergence(d) => {
-            let text = requests::joined(said, items, &d.text, &d.join, None)?;
-            let mut windows = perplexity::windows(lm, &text, d.protocol, d.window)?;
-            windows.truncate(take);
-            divergence::run(lm, reference, &windows)
-        }
-        Ask::Choice(c) => choice::run(lm, &requests::questions(said, items, limit)?, c.profile),
-        Ask::Cloze(c) => cloze::run(lm, &requests::blanks(said, items, limit)?, c.profile),
-        Ask::Generate(g) => {
-            let full = asks_full(task).then_some(reference);
-            generate::run(lm, full, &requests::openings(said, items, limit)?, g, seed)
-        }
-        Ask::Dialogue(d) => {
-            let talks = requests::talks(said, d, items, limit)?;
-            dialogue::check(&talks)?;
-            dialogue::run(lm, asks_full(task).then_some(reference), &talks, d, seed)
-        }
-    }
-}
-
-/// Whether a task's answers are shown to full precision too.
-fn asks_full(task: &Found) -> bool {
-    task.task.metrics.iter().any(|m| generate::OF_FULL.contains(&m.as_str()))
-}
-
-/// What a cell would cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
-    /// Tokens through the blocks, both models' where two run.
-    pub tokens: f64,
-    /// Two for each parameter of a linear that a token goes through.
-    pub flops: f64,
-    /// Both models' parameters in f32, one pass's values, and what answers under way remember.
-    pub bytes: f64,
-}
-
-/// Counts a cell's work without doing it; what would be an error then is one now.
-pub fn count(
-    opened: &Opened,
-    recipe: &Recipe,
-    task: &Found,
-    items: &Items,
-    limit: Option<usize>,
-) -> Result<Load> {
-    let words = Words::of(opened);
-    let (mut lm, mut reference) = (Counter::new(words), Counter::new(words));
-    evaluate(&mut lm, &mut reference, (limit, 0), task, items)
-        .with_context(|| format!("`{}`", task.label))?;
-    let twice = if matches!(task.task.ask, Ask::Divergence(_)) || asks_full(task) { 2. } else { 1. };
-    let tokens = lm.tokens as f64 * twice;
-    let spec = &opened.spec;
-    Ok(Load {
-        tokens,
-        flops: tokens * spec.flops_a_token(),
-        bytes: memory(spec, recipe, super::engine::PACK.min(lm.tokens))
-            + super::generate::pasts(spec, recipe.kv.is_some(), &lm.held) as f64,
-    })
-}
-
-/// Bytes at once: the full model and the quantized one where it has weights of its own, in f32, and one pass's values.
-pub fn memory(spec: &DecoderSpec, recipe: &Recipe, pass: usize) -> f64 {
-    let models = if recipe.weights.is_some() || recipe.precision.name() != "f32" { 2. } else { 1. };
-    let pass = pass as f64;
-    4. * (models * spec.count() as f64 + pass * (8 * spec.hidden) as f64)
-        + 4. * (pass * spec.vocab as f64).min((64 << 20) as f64)
 }
