@@ -279,7 +279,13 @@ fn products_of_integers_are_those_of_the_rounded_floats() {
         let alone = Recipe { acts: None, ..recipe.clone() };
         let alone = apply(&alone, &full, 16).unwrap().decoder;
         for (a, b) in alone.linears().zip(quantized.linears()) {
-            assert_eq!(gap(&a.weight.rows().unwrap(), &b.weight.rows().unwrap()), 0., "{} {}", recipe.name, a.site);
+            assert_eq!(
+                gap(&a.weight.rows().unwrap(), &b.weight.rows().unwrap()),
+                0.,
+                "{} {}",
+                recipe.name,
+                a.site
+            );
         }
     }
 }

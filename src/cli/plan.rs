@@ -11,7 +11,7 @@ use crate::{
     results::{Status, Store},
     study::{
         engine::PACK,
-        memory::{self, Load, count},
+        memory::{self, Load, Way, count},
         plan,
     },
 };
@@ -129,6 +129,7 @@ impl Plan {
         table.set_header(["cell", "items", "tokens", "GFLOP", "MB at once", "status"]);
         let (mut tokens, mut work, mut pending) = (0., 0., 0);
         let mut exit = Exit::Fine;
+        let mut to_run: Vec<Vec<(&Recipe, Load)>> = plan.models.iter().map(|_| Vec::new()).collect();
         for cell in plan.cells.iter().filter(|c| c.picked) {
             let (model, task) = (&plan.models[cell.model], &study.tasks[cell.task]);
             let recipe = &study.recipes[cell.recipe];
@@ -147,6 +148,7 @@ impl Plan {
                     tokens += l.tokens;
                     work += l.flops;
                     pending += 1;
+                    to_run[cell.model].push((recipe, *l));
                     match before {
                         Some(Status::Failed { why }) => format!("failed, runs again: {why}"),
                         _ => "to run".into(),
@@ -154,8 +156,7 @@ impl Plan {
                 }
             };
             let row = load.ok();
-            let show =
-                |f: &dyn Fn(&Load) -> String| row.as_ref().map(f).unwrap_or_default();
+            let show = |f: &dyn Fn(&Load) -> String| row.as_ref().map(f).unwrap_or_default();
             table.add_row([
                 format!("{}/{}/{}", model.name, recipe.name, task.full_name()),
                 plan.items[cell.task].rows.len().min(study.limit.unwrap_or(usize::MAX)).to_string(),
@@ -166,6 +167,15 @@ impl Plan {
             ]);
         }
         out!("\n{table}\n");
+        for (model, cells) in plan.models.iter().zip(&to_run).filter(|(_, cells)| !cells.is_empty()) {
+            let (way, most, file) = memory::predict(&model.spec, cells, self.study.memory()?);
+            let how = match way {
+                Way::Whole => "whole in memory",
+                Way::Blocks { .. } => "block by block",
+            };
+            let file = if file > 0. { format!(", {} in a file", bytes(file)) } else { String::new() };
+            out!("{}: {how}, {} at most{file}", model.name, bytes(most));
+        }
         out!(
             "{pending} cells to run: {tokens:.0} tokens, {:.1} GFLOP; results in {}",
             work / 1e9,

@@ -37,7 +37,8 @@ impl Run {
         out!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;
         let regressed = super::gate::print(&verdicts);
-        let peak = memory::peak().map_or_else(String::new, |n| format!("; {:.0} MB at most in memory", n as f64 / 1e6));
+        let peak = memory::peak()
+            .map_or_else(String::new, |n| format!("; {:.0} MB at most in memory", n as f64 / 1e6));
         say!("{} cells run, {} kept{peak}; {}", summary.ran, summary.kept, out.join("report.html").display());
         Ok(match () {
             () if summary.mistakes => Exit::Mistake,

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -50,6 +51,25 @@ impl std::ops::Deref for Bytes {
             Bytes::Static(b) => b,
             Bytes::Map(m) => m,
         }
+    }
+}
+
+impl Bytes {
+    /// Gives the pages of a part that was read back to the system, which can read them again: a model larger than memory
+    /// must not fill it by being read.
+    fn forget(&self, part: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Map(map) = self {
+            // SAFETY: the map is of a file and only read, so whatever is dropped comes back as it was.
+            #[allow(unsafe_code)]
+            let dropped = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, part.start, part.len())
+            };
+            // Advice: where the system does not take it, nothing is lost but memory.
+            dropped.ok();
+        }
+        #[cfg(not(unix))]
+        drop(part);
     }
 }
 
@@ -99,6 +119,9 @@ pub fn shard_names(index_json: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Bytes that are hashed before they are given back.
+const PART: usize = 8 << 20;
+
 impl Checkpoint {
     /// Maps files. None is read but for its header.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
@@ -140,7 +163,12 @@ impl Checkpoint {
             .par_iter()
             .map(|f| {
                 let name = f.label.rsplit(['/', '\\']).next().unwrap_or(&f.label);
-                (name, Sha256::digest(&f.bytes[..]).into())
+                let mut digest = Sha256::new();
+                for (i, part) in f.bytes.chunks(PART).enumerate() {
+                    digest.update(part);
+                    f.bytes.forget(i * PART..i * PART + part.len());
+                }
+                (name, digest.finalize().into())
             })
             .collect();
         parts.sort();
@@ -350,6 +378,7 @@ impl Shard {
                 _ => info
                     .gather(raw, 2, |b| half::bf16::from_le_bytes(b.try_into().unwrap_or_default()).to_f32()),
             };
+        self.bytes.forget(info.bytes.clone());
         if let Some(i) = values.par_iter().position_any(|v| !v.is_finite()) {
             mistake!("`{}`: tensor `{name}` holds {} at element {i}", self.label, values[i]);
         }

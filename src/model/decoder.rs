@@ -185,7 +185,8 @@ impl Parts<'_> {
     pub fn ends(&mut self, device: &Device, which: Ends) -> Result<Decoder> {
         let spec = self.spec;
         spec.check()?;
-        let (entrance, exit) = (which != Ends::Exit && which != Ends::None, which != Ends::Entrance && which != Ends::None);
+        let (entrance, exit) =
+            (which != Ends::Exit && which != Ends::None, which != Ends::Entrance && which != Ends::None);
         let shapes: Vec<_> = spec.params().into_iter().filter(|(p, _)| p.block().is_none()).collect();
         let embed = match shapes.iter().find(|(p, _)| *p == Param::Embed) {
             // Where it is the head too, it is laid out as one.
@@ -196,8 +197,14 @@ impl Parts<'_> {
         };
         let positions = shapes.iter().find(|(p, _)| *p == Param::Positions).filter(|_| entrance);
         let positions = positions.map(|(p, shape)| self.get(*p, shape)).transpose()?;
-        let embed_norm = spec.embed.norm.filter(|_| entrance).map(|n| self.norm(n, &shapes, &Param::EmbedNorm)).transpose()?;
-        let norm = spec.norm.filter(|_| exit).map(|n| self.norm(n, &shapes, &Param::FinalNorm)).transpose()?;
+        let embed_norm = spec
+            .embed
+            .norm
+            .filter(|_| entrance)
+            .map(|n| self.norm(n, &shapes, &Param::EmbedNorm))
+            .transpose()?;
+        let norm =
+            spec.norm.filter(|_| exit).map(|n| self.norm(n, &shapes, &Param::FinalNorm)).transpose()?;
         let sites = spec.sites().into_iter().filter(|s| match (s.block, s.role) {
             (Some(_), _) => false,
             (None, Role::ProjectIn) => entrance,

@@ -124,7 +124,13 @@ pub struct Counter<'a> {
 impl<'a> Counter<'a> {
     /// Nothing counted yet.
     pub fn new(words: Words<'a>) -> Self {
-        Self { share: passes::apart(&words.opened.spec).is_none(), words, tokens: 0, longest: 0, held: Vec::new() }
+        Self {
+            share: passes::apart(&words.opened.spec).is_none(),
+            words,
+            tokens: 0,
+            longest: 0,
+            held: Vec::new(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     suite::{data::Items, find::Found},
 };
 use anyhow::{Context, Result};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::OnceLock};
 
 /// The program, its threads, a tokenizer: measured with the built-in model.
 const PROGRAM: f64 = 40e6;
@@ -69,7 +69,8 @@ pub fn available() -> Option<u64> {
     let line = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let free = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
     // A control group's limit, of this process's group or of any around it.
-    let group = of("/proc/self/cgroup").and_then(|t| Some(t.lines().find_map(|l| l.strip_prefix("0::"))?.to_string()));
+    let group = of("/proc/self/cgroup")
+        .and_then(|t| Some(t.lines().find_map(|l| l.strip_prefix("0::"))?.to_string()));
     let mut least = free;
     let mut path = std::path::PathBuf::from(format!("/sys/fs/cgroup{}", group.unwrap_or_default()));
     while path.starts_with("/sys/fs/cgroup") {
@@ -80,6 +81,13 @@ pub fn available() -> Option<u64> {
         }
     }
     Some(least)
+}
+
+static TIGHT: OnceLock<fn()> = OnceLock::new();
+
+/// What to do before a model is run block by block: the library does not know the allocator, and the program does.
+pub fn when_tight(f: fn()) {
+    TIGHT.get_or_init(|| f);
 }
 
 /// The most that this process has had in memory so far, as the system counts it; `None` where it does not.
@@ -98,8 +106,10 @@ pub struct Load {
     pub flops: f64,
     /// Both models' parameters, one pass's values, and what answers under way remember.
     pub bytes: f64,
-    /// Tokens that hidden states would be kept of, were the model to come block by block.
-    pub held: f64,
+    /// Tokens of the longest pass.
+    pub pass: usize,
+    /// Bytes of hidden states that are kept where the model comes block by block.
+    pub hidden: f64,
 }
 
 /// Counts a cell's work without doing it; what would be an error then is one now.
@@ -122,7 +132,8 @@ pub fn count(
         tokens,
         flops: tokens * spec.flops_a_token(),
         bytes: whole(spec, recipe, pass) + pasts(spec, recipe.kv.is_some(), &lm.held) as f64,
-        held: lm.tokens as f64,
+        pass,
+        hidden: 4. * tokens * spec.hidden as f64,
     })
 }
 
@@ -194,6 +205,23 @@ pub fn blocks(spec: &DecoderSpec, recipes: &[&Recipe], pass: usize) -> f64 {
     PROGRAM + most.max(ends + 4. * (pass * spec.hidden) as f64)
 }
 
+/// How a model's cells would be run and the most that takes at once, in bytes; then what hidden states would take in a file.
+pub fn predict(spec: &DecoderSpec, cells: &[(&Recipe, Load)], memory: Option<u64>) -> (Way, f64, f64) {
+    let most = cells.iter().map(|c| c.1.bytes).fold(0., f64::max);
+    let needs = cells.iter().map(|c| whole(spec, c.0, PACK)).fold(0., f64::max);
+    match memory.or_else(available).map(|m| m as f64) {
+        Some(memory) if needs > memory => {
+            let recipes: Vec<&Recipe> = cells.iter().map(|c| c.0).collect();
+            let pass = cells.iter().map(|c| c.1.pass).max().unwrap_or(0);
+            let hidden: f64 = cells.iter().map(|c| c.1.hidden).sum();
+            let fixed = blocks(spec, &recipes, pass);
+            let kept = hidden.min((memory - fixed).max(0.));
+            (Way::Blocks { memory }, fixed + kept, hidden - kept)
+        }
+        _ => (Way::Whole, most, 0.),
+    }
+}
+
 /// How this model's cells are run.
 pub(super) fn choose(study: &Study, plan: &Plan, cells: &[&Cell], machine: &Machine) -> Way {
     let Some(memory) = machine.memory.or_else(available).map(|m| m as f64) else { return Way::Whole };
@@ -205,6 +233,11 @@ pub(super) fn choose(study: &Study, plan: &Plan, cells: &[&Cell], machine: &Mach
     let recipes: BTreeSet<usize> = cells.iter().map(|c| c.recipe).collect();
     let most = recipes.iter().map(|&r| whole(&opened.spec, &study.recipes[r], PACK)).fold(0., f64::max);
     if most <= memory { Way::Whole } else { Way::Blocks { memory } }
+}
+
+/// Before the first block.
+pub(super) fn tighten() {
+    TIGHT.get().copied().unwrap_or(|| ())();
 }
 
 /// Why a task cannot be run block by block, where it cannot.
@@ -220,9 +253,13 @@ mod tests {
 
     #[test]
     fn sizes_as_people_write_them() {
-        for (text, bytes) in
-            [("4G", 4_000_000_000), ("700M", 700_000_000), ("1.5GiB", 1_610_612_736), ("512kb", 512_000), ("9", 9)]
-        {
+        for (text, bytes) in [
+            ("4G", 4_000_000_000),
+            ("700M", 700_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("512kb", 512_000),
+            ("9", 9),
+        ] {
             assert_eq!(parse(text).unwrap(), bytes, "{text}");
         }
         for text in ["", "G", "-1G", "0", "4X", "nanG", "1iB", "infG"] {

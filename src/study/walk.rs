@@ -38,6 +38,7 @@ use std::{
 
 /// Runs some cells of one model.
 pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) -> Result<()> {
+    memory::tighten();
     let mut lanes: Vec<Lane> = Vec::new();
     let mut left: Vec<&Cell> = Vec::new();
     let full = Recipe::full();
@@ -74,7 +75,8 @@ pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) 
         let began = Instant::now();
         let (task, items) = (&run.study.tasks[cell.task], &run.plan.items[cell.task]);
         let recipe = &run.study.recipes[cell.recipe];
-        let of = |recipe: &Recipe| lanes.iter().position(|l| l.recipe == recipe).map(|lane| (lane, cell.task));
+        let of =
+            |recipe: &Recipe| lanes.iter().position(|l| l.recipe == recipe).map(|lane| (lane, cell.task));
         let mut work = Work::default();
         let fate = (|| {
             let asked = match &asked[&cell.task] {
@@ -249,7 +251,10 @@ impl Hidden {
         };
         if self.file.is_none() {
             // Gone from its folder at once: nothing is left behind, however this ends.
-            self.file = Some(tempfile::tempfile().context("a file for hidden states, in the folder for temporary files")?);
+            self.file = Some(
+                tempfile::tempfile()
+                    .context("a file for hidden states, in the folder for temporary files")?,
+            );
         }
         let file = self.file.as_mut().context("a file")?;
         file.seek(SeekFrom::Start(at))?;
@@ -307,7 +312,10 @@ impl Replay<'_> {
         check(sequences)?;
         let call = self.next;
         self.next += 1;
-        ensure!(self.asked.sequences.get(call).is_some_and(|s| s == sequences), "another question than before");
+        ensure!(
+            self.asked.sequences.get(call).is_some_and(|s| s == sequences),
+            "another question than before"
+        );
         let (decoder, places) = (&self.walked.ends[self.at.0], &self.walked.places[&self.at][call]);
         let mut places = places.iter();
         each_pass(decoder, &self.asked.passes[call], sequences, visit, |_| {
