@@ -17,7 +17,7 @@ use super::{
     spec::{AlibiTerm, AttentionSpec, Position, Scaled},
 };
 use crate::tensor::{
-    rows::with,
+    rows::{with, zeros},
     strip::{self, Aligned, Flat, Into, Product, fitting, pack},
 };
 use candle_core::{Result, Tensor};
@@ -205,7 +205,7 @@ struct All<'a> {
 impl All<'_> {
     fn run(&self, q: &[f32]) -> Vec<f32> {
         let width = self.spec.heads * self.spec.head_dim;
-        let mut out = vec![0f32; q.len()];
+        let mut out = zeros(q.len());
         let slopes = match self.spec.position {
             Position::Alibi { max, .. } => slopes(self.spec.heads, max),
             _ => Vec::new(),

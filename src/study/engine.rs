@@ -26,7 +26,7 @@ use std::ops::Range;
 use tokenizers::Tokenizer;
 
 /// Tokens of one pass.
-pub const PACK: usize = 4096;
+pub const PACK: usize = 2048;
 pub(super) const OVERFLOW: &str =
     "logits are not finite: a value overflowed on the way (in fp16, beyond 65504)";
 /// Numbers of one block of logits: 16 MB, so that memory is used again and not given back.

@@ -12,6 +12,7 @@
 //! x codes [tokens][quads][4]          w codes, panels [out / 32][quads][32][4]          a group begins with a quad
 //! ```
 use super::{
+    rows::zeros,
     share::{Part, share},
     strip::WIDE,
 };
@@ -150,7 +151,7 @@ impl Codes {
     /// The same with one of [`Kernel::all`].
     pub fn linear_with(&self, kernel: Kernel, x: &Inputs, bias: Option<&[f32]>) -> Vec<f32> {
         assert_eq!(x.groups, self.groups);
-        let mut y = vec![0f32; x.scales.len() * self.out];
+        let mut y = zeros(x.scales.len() * self.out);
         let work = x.scales.len() * self.groups.inner * self.out / 3;
         share(&mut y, self.out, ROWS, work, |part| self.run(kernel, x, part, bias));
         y

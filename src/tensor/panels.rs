@@ -7,6 +7,7 @@
 //! strip against every panel while both are in the core's own cache. Which rows and panels meet in a task depends on the
 //! number of threads; what comes out does not ([`strip`](super::strip)).
 use super::{
+    rows::zeros,
     share::{Part, share},
     strip::{Aligned, Into, Product, WIDE, fitting, pack, rows},
 };
@@ -83,7 +84,7 @@ impl Panels {
     pub fn linear(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let tokens = if self.inner == 0 { 0 } else { x.len() / self.inner };
         assert_eq!(tokens * self.inner, x.len());
-        let mut y = vec![0f32; tokens * self.out];
+        let mut y = zeros(tokens * self.out);
         let work = tokens * self.inner * self.out;
         share(&mut y, self.out, ROWS, work, |part| self.run(x, part, bias));
         y

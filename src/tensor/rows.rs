@@ -32,6 +32,17 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
     }
 }
 
+/// Zeros, written by all threads: a new page costs the kernel as much as a loop costs that fills it.
+pub fn zeros(len: usize) -> Vec<f32> {
+    const WORTH: usize = 1 << 18;
+    if len < WORTH {
+        return vec![0.; len];
+    }
+    let mut all = Vec::with_capacity(len);
+    all.par_extend(rayon::iter::repeat_n(0f32, len).with_min_len(WORTH / 4));
+    all
+}
+
 /// Shows the numbers of a contiguous f32 CPU tensor.
 pub fn with<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = x.storage_and_layout();
@@ -56,7 +67,7 @@ impl<F: Fn(usize, &[f32], &mut [f32]) + Sync + Send> CustomOp1 for Map<F> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(storage, layout)?;
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let mut out = vec![0f32; x.len()];
+        let mut out = zeros(x.len());
         out.par_chunks_mut(width)
             .zip(x.par_chunks(width))
             .enumerate()
@@ -88,7 +99,7 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync + Send> CustomOp2 for Zip<F> {
             bail!("{}: {:?} is not {:?}", self.name, l1.shape(), l2.shape());
         }
         let width = l1.dims().last().copied().unwrap_or(1).max(1);
-        let mut out = vec![0f32; x.len()];
+        let mut out = zeros(x.len());
         out.par_chunks_mut(width)
             .zip(x.par_chunks(width).zip(y.par_chunks(width)))
             .with_min_len(chunk(width))

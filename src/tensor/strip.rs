@@ -7,6 +7,7 @@
 //! ```
 //! A number of `c` is one chain of fused operations, whatever stands beside it and however wide the machine's vectors
 //! are: so packing, sharing and the instruction set cannot move a bit.
+use super::rows::zeros;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Columns of a panel.
@@ -23,7 +24,7 @@ pub struct Aligned {
 impl Aligned {
     /// Zeros.
     pub fn new(len: usize) -> Self {
-        let room = vec![0f32; len + 16];
+        let room = zeros(len + 16);
         let at = room.as_ptr().align_offset(64).min(16);
         Self { room, at, len }
     }
