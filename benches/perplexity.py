@@ -1,81 +1,62 @@
-"""Perplexity of one text in non-overlapping windows: bitsweep beside transformers (PyTorch, f32, sdpa), in turn.
+"""Perplexity of a text in windows that do not overlap, f32: bitsweep beside transformers (PyTorch, sdpa), in turn.
 
     cargo build --release
-    pip install torch transformers
-    python benches/perplexity.py MODEL_DIR TEXT_FILE [--window 256] [--pairs 5] [--threads 2]
+    pip install torch transformers numpy
+    python benches/perplexity.py --tokenizer DIR [--text FILE] [--window 2048] [--windows 4]
+    python benches/perplexity.py MODEL_DIR ...
 
-Prints seconds and perplexity of both in each pair, and the median of the ratios bitsweep / transformers. Loading is
-counted on neither side; tokenizing is on bitsweep's.
+Counted on both sides: the passes, the logits of all positions that are scored and their log-softmax; on bitsweep's also
+tokenizing the text. Not counted: loading the model, starting the process. Both have the same number of threads, and
+PyTorch its window as one batch of one, without a cache of keys and values.
+
+Prints seconds, tokens/s and perplexity of both in each pair, and the median of the ratios.
 """
-import argparse
-import json
 import math
-import os
-import pathlib
-import statistics
-import subprocess
-import tempfile
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent.parent
+import common
+from common import Side
 
 
-def ours(args, folder):
-    (folder / "text.toml").write_text(
-        "about = 'bench'\nversion = 1\nmetrics = ['perplexity']\n"
-        f"[data.file]\npath = {json.dumps(str(pathlib.Path(args.text).resolve()))}\n"
-        f"[ask.perplexity]\nprotocol = 'windows'\nwindow = {args.window}\n"
-    )
-    (folder / "study.toml").write_text(
-        f"about = 'bench'\nmodels = [{json.dumps(str(pathlib.Path(args.model).resolve()))}]\ntasks = ['text.toml']\n"
-    )
-    with tempfile.TemporaryDirectory() as out:
-        subprocess.run(
-            [HERE / "target/release/bitsweep", folder / "study.toml", "--out", out],
-            check=True, capture_output=True, env={**os.environ, "RAYON_NUM_THREADS": str(args.threads)},
-        )
-        record = json.loads((pathlib.Path(out) / "records.jsonl").read_text().splitlines()[0])
-    return record["cost"]["seconds"], record["metrics"]["perplexity"]["value"]
+def peer(args, model, text):
+    """A function that times transformers over the same windows."""
+    import torch
+    import transformers
 
+    torch.set_num_threads(args.threads)
+    lm = transformers.AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, attn_implementation="sdpa").eval()
+    ids = transformers.AutoTokenizer.from_pretrained(model)(text.read_text(encoding="utf-8")).input_ids
+    windows = [torch.tensor([ids[i : i + args.window]]) for i in range(0, len(ids) - args.window + 1, args.window)]
+    windows = windows[: args.windows]
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads, "
+          f"{sum(p.numel() for p in lm.parameters()) / 1e6:.0f}M parameters")
 
-def theirs(args, torch, model, windows):
-    began = time.perf_counter()
-    nll = count = 0
-    with torch.no_grad():
+    @torch.no_grad()
+    def run():
+        began, nll, count = common.time.perf_counter(), 0.0, 0
         for window in windows:
-            logits = model(window, use_cache=False).logits[0]
-            nll += torch.nn.functional.cross_entropy(logits[:-1].float(), window[0, 1:], reduction="sum").item()
+            logits = lm(window, use_cache=False).logits[0]
+            nll += torch.nn.functional.cross_entropy(logits[:-1], window[0, 1:], reduction="sum").item()
             count += window.shape[1] - 1
-    return time.perf_counter() - began, math.exp(nll / count)
+        return Side(common.time.perf_counter() - began, math.exp(nll / count))
+
+    return run, len(windows) * args.window
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("text")
-    parser.add_argument("--window", type=int, default=256)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    args = common.with_text(common.arguments(__doc__), window=2048, windows=4).parse_args()
+    common.machine()
+    with common.folder(args) as where:
+        model, text = common.model(args, where), common.text(args, where, args.window * args.windows)
+        theirs, tokens = peer(args, model, text)
+        task = common.text_task(where, text, args.window, args.windows)
 
-    torch.set_num_threads(args.threads)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="sdpa").eval()
-    text = pathlib.Path(args.text).read_text()
-    ids = torch.tensor([AutoTokenizer.from_pretrained(args.model)(text).input_ids])
-    windows = [ids[:, i : i + args.window] for i in range(0, ids.shape[1] - args.window + 1, args.window)]
-    ratios = []
-    with tempfile.TemporaryDirectory() as folder:
-        ours(args, pathlib.Path(folder))
-        theirs(args, torch, model, windows)
-        for _ in range(args.pairs):
-            a, ppl_a = ours(args, pathlib.Path(folder))
-            b, ppl_b = theirs(args, torch, model, windows)
-            ratios.append(a / b)
-            print(f"bitsweep {a:.3f} s  {ppl_a:.6f}   transformers {b:.3f} s  {ppl_b:.6f}   ratio {a / b:.3f}")
-    tokens = len(windows) * args.window
-    print(f"{tokens} tokens; median of bitsweep / transformers: {statistics.median(ratios):.3f} of the time")
+        def ours():
+            run = common.bitsweep(args, where, model, [task])
+            return Side(run.seconds(), run.value())
+
+        ratio = common.pairs(args, ours, theirs, ("bitsweep", "PyTorch"), (tokens, "tokens"))
+    common.verdict("tokens/s, bitsweep / PyTorch sdpa", ratio, 2, least=True)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,23 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    bitsweep::study::memory::when_tight(give_back);
+    bitsweep::study::system::when_tight(give_back);
     bitsweep::cli::main(std::env::args_os()).into()
 }
 
-/// Has the allocator give freed memory back at once: a model that does not fit is read part by part, and each part's room
-/// must be free before the next.
-fn give_back() {
-    /// `mi_option_purge_delay`, which the bindings do not name: the one between those that are 14 and 16.
+/// Has the allocator give freed memory back at once, or in its own time: a model that does not fit is read part by part, and
+/// each part's room must be free before the next.
+fn give_back(at_once: bool) {
+    /// `mi_option_purge_delay`, milliseconds, which the bindings do not name: the one between those that are 14 and 16.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = libmimalloc_sys::mi_option_use_numa_nodes - 1;
-    // SAFETY: sets one of the allocator's options, at any time, from any thread.
+    static USUAL: std::sync::OnceLock<std::ffi::c_long> = std::sync::OnceLock::new();
+    // SAFETY: reads and sets one of the allocator's options, at any time, from any thread.
     #[allow(unsafe_code)]
     unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, 0);
+        let usual = *USUAL.get_or_init(|| libmimalloc_sys::mi_option_get(PURGE_DELAY));
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, if at_once { 0 } else { usual });
+        if at_once {
+            libmimalloc_sys::mi_collect(true);
+        }
     }
 }

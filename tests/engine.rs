@@ -228,7 +228,7 @@ fn routers_are_left_alone_unless_a_recipe_says_otherwise() {
 fn the_two_forms_of_every_operation_agree() {
     // Families and variants are held to transformers in both forms; here, lengths that cross blocks of queries.
     for f in all() {
-        let context = f.decoder.longest().unwrap_or(200).min(200);
+        let context = f.decoder.spec.longest().unwrap_or(200).min(200);
         let tokens: Vec<u32> = (0..context).map(|t| ((t * 13 + t / 7) % f.spec.vocab) as u32).collect();
         let mut reference = f.decoder.clone();
         reference.mode.kernels = Kernels::Reference;
@@ -274,7 +274,7 @@ fn products_of_integers_are_those_of_the_rounded_floats() {
             counted += 1;
         }
         // Where the machine has no instruction for it, floats are quicker, and nothing is codes.
-        assert!(counted > 0 || Kernel::best() == Kernel::Plain, "{}", recipe.name);
+        assert!(counted > 0 || Kernel::best() == Kernel::PLAIN, "{}", recipe.name);
         // And rounding is that of the recipe without activations.
         let alone = Recipe { acts: None, ..recipe.clone() };
         let alone = apply(&alone, &full, 16).unwrap().decoder;

@@ -82,7 +82,7 @@ fn neighbours_cannot_be_seen_in_a_generated_answer_of_any_family() {
         let t = &f.tokens;
         let prompts: Vec<Vec<u32>> =
             [&t[..7], &t[2..3], &t[1..6], &t[..4], &t[3..], &t[..t.len() - 5]].map(<[u32]>::to_vec).into();
-        let longest = f.decoder.longest().unwrap_or(usize::MAX);
+        let longest = f.decoder.spec.longest().unwrap_or(usize::MAX);
         let prompts: Vec<Vec<u32>> = prompts.into_iter().filter(|p| p.len() + 5 <= longest).collect();
         let want = alone_is_together(&f.name, &f.decoder, &opened, &prompts);
         // And each step is the last row of a pass over all that came before.

@@ -147,7 +147,7 @@ impl StudyArgs {
     }
 
     fn memory(&self) -> Result<Option<u64>> {
-        self.memory.as_deref().map(crate::study::memory::parse).transpose()
+        self.memory.as_deref().map(crate::study::system::parse).transpose()
     }
 
     fn device(&self) -> Result<Device> {

@@ -10,9 +10,8 @@ use crate::{
     quant::{apply::sizes, recipe::Recipe},
     results::{Status, Store},
     study::{
-        engine::PACK,
-        memory::{self, Load, Way, count},
-        plan,
+        memory::{self, Load, Pending, Way},
+        plan::{self, Cell},
     },
 };
 use anyhow::Result;
@@ -56,7 +55,7 @@ fn model_alone(name: &str, progress: &Progress) -> Result<Exit> {
             format!("{:.3}", sizes.bits_per_weight),
             bytes(sizes.size_mb * 1e6),
             bytes(kv_bytes_a_token(spec, sizes.kv_bits)),
-            bytes(memory::whole(spec, &recipe, PACK)),
+            bytes(memory::whole(model.family, spec, &recipe)),
             sizes.notes.join("; "),
         ]);
     }
@@ -109,8 +108,9 @@ impl Plan {
             self.study.none_for_a_model()?;
             return model_alone(&self.study.study, &Progress::new());
         }
+        let memory = self.study.memory()?;
         let (study, pick) = self.study.read()?;
-        self.study.device()?;
+        let device = self.study.device()?;
         let progress = Progress::new();
         let plan = plan::plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
         let out = self.study.out(&study);
@@ -126,55 +126,89 @@ impl Plan {
         }
         let mut table = Table::new();
         table.load_style(ASCII_MARKDOWN);
-        table.set_header(["cell", "items", "tokens", "GFLOP", "MB at once", "status"]);
+        table.set_header(["cell", "items", "tokens", "GFLOP", "MB, whole", "status"]);
         let (mut tokens, mut work, mut pending) = (0., 0., 0);
         let mut exit = Exit::Fine;
-        let mut to_run: Vec<Vec<(&Recipe, Load)>> = plan.models.iter().map(|_| Vec::new()).collect();
-        for cell in plan.cells.iter().filter(|c| c.picked) {
-            let (model, task) = (&plan.models[cell.model], &study.tasks[cell.task]);
-            let recipe = &study.recipes[cell.recipe];
-            let load = count(model, recipe, task, &plan.items[cell.task], study.limit);
-            let status = match (known.get(&cell.id), &load) {
-                _ if recipe.unfit(&model.spec).is_some() => {
-                    format!("skipped: {}", recipe.unfit(&model.spec).unwrap_or_default())
-                }
-                (Some(Status::Done { .. }), _) => "done".into(),
-                (Some(Status::Skipped { why }), _) => format!("skipped: {why}"),
-                (_, Err(e)) => {
-                    exit = if is_mistake(e) { Exit::Mistake } else { exit };
-                    format!("would fail: {e:#}")
-                }
-                (before, Ok(l)) => {
-                    tokens += l.tokens;
-                    work += l.flops;
-                    pending += 1;
-                    to_run[cell.model].push((recipe, *l));
-                    match before {
-                        Some(Status::Failed { why }) => format!("failed, runs again: {why}"),
-                        _ => "to run".into(),
-                    }
-                }
+        let mut ways = Vec::new();
+        for (m, model) in plan.models.iter().enumerate() {
+            let cells: Vec<&Cell> = plan.cells.iter().filter(|c| c.picked && c.model == m).collect();
+            let mut asked = BTreeMap::new();
+            for cell in &cells {
+                let (task, items) = (&study.tasks[cell.task], &plan.items[cell.task]);
+                let how = (study.limit, study.seed);
+                asked.entry(cell.task).or_insert_with(|| memory::ask(model, task, items, how));
+            }
+            let ends = |c: &Cell| {
+                study.recipes[c.recipe].unfit(&model.spec).is_some()
+                    || matches!(known.get(&c.id), Some(Status::Done { .. } | Status::Skipped { .. }))
             };
-            let row = load.ok();
-            let show = |f: &dyn Fn(&Load) -> String| row.as_ref().map(f).unwrap_or_default();
-            table.add_row([
-                format!("{}/{}/{}", model.name, recipe.name, task.full_name()),
-                plan.items[cell.task].rows.len().min(study.limit.unwrap_or(usize::MAX)).to_string(),
-                show(&|l| format!("{:.0}", l.tokens)),
-                show(&|l| format!("{:.1}", l.flops / 1e9)),
-                show(&|l| format!("{:.0}", l.bytes / 1e6)),
-                status,
-            ]);
+            let to_run: Vec<Pending> = cells
+                .iter()
+                .filter(|c| !ends(c))
+                .filter_map(|c| {
+                    let asked = *asked[&c.task].as_ref().ok()?;
+                    Some(Pending { recipe: &study.recipes[c.recipe], task: c.task, asked })
+                })
+                .collect();
+            let prospect = memory::predict(model, &to_run, memory, device.is_cpu());
+            let mut way = prospect.ways.iter();
+            for cell in cells {
+                let (recipe, task) = (&study.recipes[cell.recipe], &study.tasks[cell.task]);
+                let load = asked[&cell.task].as_ref().map(|asked| memory::load(model, recipe, asked));
+                let status = match (recipe.unfit(&model.spec), known.get(&cell.id), &load) {
+                    (Some(why), ..) => format!("skipped: {why}"),
+                    (_, Some(Status::Skipped { why }), _) => format!("skipped: {why}"),
+                    (_, Some(Status::Done { .. }), _) => "done".into(),
+                    (_, _, Err(e)) => {
+                        exit = if is_mistake(e) { Exit::Mistake } else { exit };
+                        format!("would fail: {e:#}")
+                    }
+                    (_, before, Ok(l)) => match (way.next(), before) {
+                        (Some(Way::Nohow(why)), _) => format!("would fail: {why}"),
+                        (_, before) => {
+                            tokens += l.tokens;
+                            work += l.flops;
+                            pending += 1;
+                            match before {
+                                Some(Status::Failed { why }) => format!("failed, runs again: {why}"),
+                                _ => "to run".into(),
+                            }
+                        }
+                    },
+                };
+                let show = |f: &dyn Fn(&Load) -> String| load.as_ref().map(f).unwrap_or_default();
+                table.add_row([
+                    format!("{}/{}/{}", model.name, recipe.name, task.full_name()),
+                    plan.items[cell.task].rows.len().min(study.limit.unwrap_or(usize::MAX)).to_string(),
+                    show(&|l| format!("{:.0}", l.tokens)),
+                    show(&|l| format!("{:.1}", l.flops / 1e9)),
+                    show(&|l| format!("{:.0}", l.bytes / 1e6)),
+                    status,
+                ]);
+            }
+            if !to_run.is_empty() {
+                ways.push((model, prospect));
+            }
         }
         out!("\n{table}\n");
-        for (model, cells) in plan.models.iter().zip(&to_run).filter(|(_, cells)| !cells.is_empty()) {
-            let (way, most, file) = memory::predict(&model.spec, cells, self.study.memory()?);
-            let how = match way {
-                Way::Whole => "whole in memory",
-                Way::Blocks { .. } => "block by block",
+        for (model, prospect) in ways {
+            let how = |way: Way, name: &'static str| prospect.ways.contains(&way).then_some(name);
+            let how: Vec<&str> = [how(Way::Whole, "whole in memory"), how(Way::Blocks, "block by block")]
+                .into_iter()
+                .flatten()
+                .collect();
+            let file = match prospect.file {
+                n if n > 0. => format!(", {} in a file", bytes(n)),
+                _ => String::new(),
             };
-            let file = if file > 0. { format!(", {} in a file", bytes(file)) } else { String::new() };
-            out!("{}: {how}, {} at most{file}", model.name, bytes(most));
+            let more = match prospect.memory {
+                Some(memory) if prospect.most > memory => {
+                    format!("; that is more than the {} that may be used", bytes(memory))
+                }
+                _ => String::new(),
+            };
+            let how = if how.is_empty() { "nothing runs".into() } else { how.join(", then ") };
+            out!("{}: {how}, {} at most{file}{more}", model.name, bytes(prospect.most));
         }
         out!(
             "{pending} cells to run: {tokens:.0} tokens, {:.1} GFLOP; results in {}",

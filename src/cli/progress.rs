@@ -72,6 +72,15 @@ impl Progress {
             Event::Block { model, number, of } => {
                 self.line(&format!("{model}: block {number} of {of}"), true);
             }
+            Event::Tight { model, needs, memory } => self.line(
+                &format!(
+                    "{model}: takes some {:.0} MB, and {:.0} MB may be used; it may become slow, or be ended by the \
+                     system",
+                    needs / 1e6,
+                    memory / 1e6
+                ),
+                false,
+            ),
             Event::Cell { name, .. } => self.cells.set_message(name.to_string()),
             Event::Done { record } => {
                 self.cells.inc(1);

@@ -6,9 +6,9 @@ use crate::{
     report,
     results::Store,
     study::{
-        memory,
         plan::plan,
         run::{Machine, run},
+        system,
     },
 };
 use anyhow::Result;
@@ -23,6 +23,7 @@ pub struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<Exit> {
+        let memory = self.study.memory()?;
         let (study, pick) = self.study.read()?;
         let device = self.study.device()?;
         let out = self.study.out(&study);
@@ -30,14 +31,14 @@ impl Run {
         let mut progress = Progress::new();
         let plan = plan(&study, &pick, &self.study.device, &|| Some(progress.downloads()))?;
         store.set_rules(&study.gates).blame("results")?;
-        let machine = Machine { device: &device, name: &self.study.device, memory: self.study.memory()? };
+        let machine = Machine { device: &device, name: &self.study.device, memory };
         let summary = run(&study, &plan, &store, &machine, &mut |e| progress.see(e))?;
         let drawn = report::draw(&store).blame("report")?;
         progress.end();
         out!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;
         let regressed = super::gate::print(&verdicts);
-        let peak = memory::peak()
+        let peak = system::peak()
             .map_or_else(String::new, |n| format!("; {:.0} MB at most in memory", n as f64 / 1e6));
         say!("{} cells run, {} kept{peak}; {}", summary.ran, summary.kept, out.join("report.html").display());
         Ok(match () {

@@ -31,7 +31,7 @@ pub struct Gap {
 }
 
 /// Numbers of one model's logits that wait for the other's: 128 MB.
-const WAITING: usize = 32 << 20;
+pub const WAITING: usize = 32 << 20;
 
 /// An outcome a window.
 pub fn run(lm: &mut dyn Lm, full: &mut dyn Lm, windows: &[Sequence]) -> Result<Outcomes> {

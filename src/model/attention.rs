@@ -47,6 +47,11 @@ pub struct Kv<'a> {
     pub mapped: Option<(&'a Tensor, &'a Tensor, usize)>,
 }
 
+/// Bytes that the fused form copies keys and values to, at most at once, for these spans.
+pub fn tile_bytes(spec: &AttentionSpec, spans: &[Span], precision: Precision) -> usize {
+    tiles::bytes(spec, spans, precision)
+}
+
 /// `q [tokens, heads * head_dim]` to the same shape.
 pub fn attend(spec: &AttentionSpec, q: &Tensor, kv: &Kv, spans: &[Span], mode: Mode) -> Result<Tensor> {
     let ((k, v), newest) = match kv.mapped {

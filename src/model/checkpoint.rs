@@ -294,7 +294,7 @@ impl Checkpoint {
 }
 
 /// The stored tensor's shape, given the shape of the part that is taken from it.
-fn whole_shape(source: &Source, part: &[usize]) -> Vec<usize> {
+pub(super) fn whole_shape(source: &Source, part: &[usize]) -> Vec<usize> {
     let mut shape = part.to_vec();
     if let Some(split) = &source.take.split {
         shape[0] = split.groups * split.of;

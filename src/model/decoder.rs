@@ -72,6 +72,11 @@ impl Batch {
         &self.tokens
     }
 
+    /// Which queries see which keys.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
     /// Tokens to compute.
     pub fn len(&self) -> usize {
         self.tokens.len()
@@ -266,11 +271,6 @@ impl Decoder {
         Ok(model)
     }
 
-    /// Longest sequence that can be computed at all: learned positions end somewhere.
-    pub fn longest(&self) -> Option<usize> {
-        self.spec.embed.positions.map(|p| p.rows.saturating_sub(p.first))
-    }
-
     /// Hidden states before the head, `[tokens, width]`, in the batch's order. With caches, one a sequence, each
     /// goes on where its cache ends.
     pub fn hidden(
@@ -359,9 +359,7 @@ impl Decoder {
             );
         }
         let last = pass.spans.iter().map(Span::len).max().unwrap_or(0);
-        if let Some(longest) = self.longest().filter(|&l| last > l) {
-            crate::mistake!("a sequence of {last} tokens: the model has learned positions for {longest}");
-        }
+        self.spec.reads(last)?;
         let mut x = self.embed.pick(tokens)?;
         let device = x.device().clone();
         if let Some(scale) = self.spec.embed.scale {

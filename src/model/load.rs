@@ -4,9 +4,10 @@
 use super::{
     block::Block,
     chat::{ChatTemplate, GenerationConfig},
-    checkpoint::{Checkpoint, WEIGHTS, weight_files},
+    checkpoint::{Checkpoint, WEIGHTS, weight_files, whole_shape},
     decoder::{Decoder, Ends, Parts},
     families::{self, Family},
+    params::Take,
     site::{Role, Site},
     spec::{DecoderSpec, Param},
     tokenizer::{self, Said},
@@ -278,6 +279,23 @@ impl Outline {
         let stored = checkpoint.stored();
         Ok(Opened { name, revision, family, spec, tokenizer, special, checkpoint, config, place, stored })
     }
+}
+
+/// Bytes that reading one matrix takes beside the model at most, or rounding one: the tensor that it is a part of and the
+/// part, or its rows before and after. Of one block, or of all there is.
+pub fn transient(family: &dyn Family, spec: &DecoderSpec, block: Option<u16>) -> usize {
+    let sites = spec.sites().into_iter().filter(|s| block.is_none() || s.block == block);
+    let of = |site: Site| {
+        let (out, inner) = spec.linear_shape(site);
+        let stored = match family.source(spec, Param::Weight(site)) {
+            Some(source) if source.take != Take::default() => {
+                whole_shape(&source, &[out, inner]).iter().product()
+            }
+            _ => 0,
+        };
+        4 * (stored + out * inner).max(2 * out * inner)
+    };
+    sites.map(of).max().unwrap_or(0)
 }
 
 /// Opens a model whole.

@@ -280,6 +280,22 @@ impl BlockSpec {
 }
 
 impl DecoderSpec {
+    /// Longest sequence that can be computed at all: learned positions end somewhere.
+    pub fn longest(&self) -> Option<usize> {
+        self.embed.positions.map(|p| p.rows.saturating_sub(p.first))
+    }
+
+    /// Refuses a longer one.
+    ///
+    /// # Errors
+    /// A mistake that names both lengths.
+    pub fn reads(&self, tokens: usize) -> anyhow::Result<()> {
+        if let Some(longest) = self.longest().filter(|&l| tokens > l) {
+            crate::mistake!("a sequence of {tokens} tokens: the model has learned positions for {longest}");
+        }
+        Ok(())
+    }
+
     /// The linears that a pass goes through, in its order, but for a tied head.
     pub fn sites(&self) -> Vec<Site> {
         let mut sites = Vec::new();

@@ -7,7 +7,8 @@
 //! ```
 //! Tiles lie at multiples of 168 positions of a sequence, wherever its rows are, and what a query does not see adds zeros:
 //! so a query's bits depend on its sequence alone, not on what is packed beside it, shared with it or cached before it.
-//! Tiles of the same rows are copied once: sequences that share a prefix share them.
+//! Tiles of the same rows are copied once: sequences that share a prefix share them. Spans are taken in groups, so that
+//! copies of many sequences are not in memory at once.
 //!
 //! In half precision the probabilities are rounded after they are divided, as such inference stores them: there one tile
 //! holds all keys.
@@ -29,6 +30,8 @@ use std::{collections::HashMap, ops::Range};
 const TILE: usize = 168;
 /// Queries of a block, a lane each.
 const LANES: usize = 32;
+/// Numbers that the tiles of a group of spans take, about: 64 MB.
+const GROUP: usize = 1 << 24;
 
 /// `q [tokens, heads * head_dim]` to the same shape. With `newest`, exact keys and values of the newest tokens, and how many
 /// those are to a query.
@@ -45,17 +48,39 @@ pub(super) fn attend(
         _ => q.contiguous()?,
     };
     let arch = Arch::new();
-    let plan = Plan::new(spec, spans, precision, arch);
-    let kept = Kept::new(&plan, kv)?;
-    let newest = newest.map(|(kv, residual)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, residual)));
-    let newest = newest.transpose()?;
-    let all = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
-    let out = with(&q, |q| all.run(q))?;
+    let mut out = zeros(q.elem_count());
+    let (mut rest, mut later) = (spans, out.as_mut_slice());
+    while !rest.is_empty() {
+        let plan = Plan::new(spec, rest, precision, arch);
+        rest = &rest[plan.spans.len()..];
+        let kept = Kept::new(&plan, kv)?;
+        let newest =
+            newest.map(|(kv, residual)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, residual)));
+        let newest = newest.transpose()?;
+        let all = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
+        let rows: usize = plan.spans.iter().map(|s| s.queries).sum();
+        let (mine, others) = later.split_at_mut(rows * spec.heads * spec.head_dim);
+        later = others;
+        with(&q, |q| all.run(q, mine))?;
+    }
     Tensor::from_vec(out, q.shape(), q.device())
 }
 
-/// Which rows each tile holds, and which tiles each span reads.
+/// Bytes that tiles take at most at once, for these spans: once more where a map stands before keys and values.
+pub(super) fn bytes(spec: &AttentionSpec, spans: &[Span], precision: Precision) -> usize {
+    let arch = Arch::new();
+    let (mut rest, mut most) = (spans, 0);
+    while !rest.is_empty() {
+        let plan = Plan::new(spec, rest, precision, arch);
+        rest = &rest[plan.spans.len()..];
+        most = most.max(4 * plan.numbers);
+    }
+    most
+}
+
+/// Which rows each tile holds, and which tiles each span reads, of as many spans as make a group.
 struct Plan<'a> {
+    /// The first of those that there are.
     spans: &'a [Span],
     /// Tiles that differ: pieces of rows.
     tiles: Vec<Vec<Range<usize>>>,
@@ -69,6 +94,8 @@ struct Plan<'a> {
     head: (usize, usize),
     /// Heads of keys and values.
     heads: usize,
+    /// What all tiles take.
+    numbers: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -80,7 +107,14 @@ impl<'a> Plan<'a> {
         let mut known: HashMap<Vec<Range<usize>>, usize> = HashMap::new();
         let mut tiles = Vec::new();
         let mut of_span = Vec::with_capacity(spans.len());
+        let d = spec.head_dim;
+        let (tall, head) = (strip::rows(arch), (d, d.next_multiple_of(16)));
+        let (mut numbers, mut alone) = (0, 0);
         for span in spans {
+            // A group begins with its first span's tiles again: that is half of it at most.
+            if numbers > GROUP.max(2 * alone) {
+                break;
+            }
             let first = first_key(spec.window, span.past()) / size;
             let mut mine = Vec::new();
             let mut open: Vec<Range<usize>> = Vec::new();
@@ -89,6 +123,8 @@ impl<'a> Plan<'a> {
                 let tile = std::mem::take(open);
                 if (at - 1) / size >= first {
                     mine.push(*known.entry(tile.clone()).or_insert_with(|| {
+                        let keys: usize = tile.iter().map(ExactSizeIterator::len).sum();
+                        numbers += spec.kv_heads * (keys.next_multiple_of(tall) * d + keys * head.1);
                         tiles.push(tile);
                         tiles.len() - 1
                     }));
@@ -112,10 +148,12 @@ impl<'a> Plan<'a> {
                 close(&mut open, at);
             }
             of_span.push((first, mine));
+            if of_span.len() == 1 {
+                alone = numbers;
+            }
         }
-        let d = spec.head_dim;
-        let head = (d, d.next_multiple_of(16));
-        Self { spans, tiles, of_span, size, tall: strip::rows(arch), head, heads: spec.kv_heads }
+        let spans = &spans[..of_span.len()];
+        Self { spans, tiles, of_span, size, tall, head, heads: spec.kv_heads, numbers }
     }
 }
 
@@ -203,15 +241,15 @@ struct All<'a> {
 }
 
 impl All<'_> {
-    fn run(&self, q: &[f32]) -> Vec<f32> {
+    /// `q` of all spans; `out` of this plan's.
+    fn run(&self, q: &[f32], out: &mut [f32]) {
         let width = self.spec.heads * self.spec.head_dim;
-        let mut out = zeros(q.len());
         let slopes = match self.spec.position {
             Position::Alibi { max, .. } => slopes(self.spec.heads, max),
             _ => Vec::new(),
         };
         let mut blocks = Vec::new();
-        let mut rest = out.as_mut_slice();
+        let mut rest = out;
         // Spans lie one after another, in the order of their rows.
         for (i, span) in self.plan.spans.iter().enumerate() {
             for first in (0..span.queries).step_by(LANES) {
@@ -226,7 +264,6 @@ impl All<'_> {
             1 => blocks.into_iter().for_each(Block::run),
             _ => blocks.into_par_iter().for_each(Block::run),
         }
-        out
     }
 }
 

@@ -74,7 +74,9 @@ impl InputMap for Dynamic {
                         || {
                             let fitted = self.format.fit(row, self.precision);
                             let zero = fitted.codes(row, shift, codes, |code| code as u8);
-                            (fitted.scale, zero)
+                            // A code is finite whatever it stands for.
+                            let finite = row.iter().fold(true, |all, x| all & x.is_finite());
+                            (if finite { fitted.scale } else { f32::NAN }, zero)
                         },
                     )
                 })

@@ -103,9 +103,9 @@ impl<'a> Maker<'a> {
         }
         if let Some(weights) = &self.recipe.weights {
             let full = linear.weight.rows()?;
-            let codes = match &self.input {
-                Some(_) if self.integers(&linear.weight) => weights.rounder().codes(&full)?,
-                _ => None,
+            let codes = match full.device().is_cpu() && integers(self.recipe) {
+                true => weights.rounder().codes(&full)?,
+                false => None,
             };
             linear.weight = match codes {
                 Some(codes) => Weight::Codes(Arc::new(codes)),
@@ -115,18 +115,21 @@ impl<'a> Maker<'a> {
         linear.input = self.input.clone();
         Ok(())
     }
-
-    /// Whether products of integers are what this machine does well, and mean the same: in f32 alone.
-    fn integers(&self, weight: &Weight) -> bool {
-        let here = !matches!(weight, Weight::Rows(rows) if !rows.device().is_cpu());
-        here && self.recipe.precision == Precision::F32 && Kernel::best() != Kernel::Plain
-    }
 }
 
-/// The sites whose weights a recipe leaves alone, where it rounds any.
-pub fn quantized_weights(recipe: &Recipe, spec: &DecoderSpec) -> Option<BTreeSet<Site>> {
-    recipe.weights.as_ref()?;
-    skipped(recipe, spec).ok()
+/// Whether a recipe's products are of integers on this machine's CPU: where both sides are codes, and the machine does such
+/// products well. In f32 alone they mean the same.
+pub fn integers(recipe: &Recipe) -> bool {
+    let both = recipe.weights.is_some() && recipe.acts.is_some();
+    both && recipe.precision == Precision::F32 && Kernel::best() != Kernel::PLAIN
+}
+
+/// The sites whose weights a recipe rounds; none where it is a mistake for this model.
+pub fn rounded_sites(recipe: &Recipe, spec: &DecoderSpec) -> BTreeSet<Site> {
+    match (&recipe.weights, skipped(recipe, spec)) {
+        (Some(_), Ok(skipped)) => spec.sites().into_iter().filter(|s| !skipped.contains(s)).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// The sites that a recipe leaves alone in this model.

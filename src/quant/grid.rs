@@ -86,8 +86,8 @@ impl Int {
         Ok(Self { bits, symmetric })
     }
 
-    #[inline(always)]
     /// Fits the range of `x`; each operation rounded to `precision`, as the study's ran in fp16.
+    #[inline(always)]
     pub fn fit(self, x: &[f32], precision: Precision) -> Fitted {
         let p = |v| precision.one(v);
         let (min, max) = range(x);

@@ -11,10 +11,13 @@ use crate::{
     eval::{Lm, Logits, Next, Sequence, dialogue::Said},
     mistake,
     model::{
+        attention::tile_bytes,
         block::Carried,
         chat::{Date, Message},
         decoder::Decoder,
         load::{Opened, Special},
+        ops::Precision,
+        spec::{AttentionSpec, DecoderSpec},
     },
     suite::dialogue::DAY,
     tensor::rows,
@@ -113,10 +116,17 @@ impl<'a> Words<'a> {
 pub struct Counter<'a> {
     words: Words<'a>,
     share: bool,
+    kinds: Vec<&'a AttentionSpec>,
     /// Tokens that would go through the blocks.
     pub tokens: usize,
     /// The longest sequence.
     pub longest: usize,
+    /// Tokens of the longest pass.
+    pub pass: usize,
+    /// Keys of the pass that reads most, with those carried over to it.
+    pub keys: usize,
+    /// Bytes that attention's tiles take at most, in f32 and in half precision.
+    pub tiles: [usize; 2],
     /// The longest answers to each prompt, all with their prompts: tokens that a cache would hold, longest first.
     pub held: Vec<usize>,
 }
@@ -124,11 +134,22 @@ pub struct Counter<'a> {
 impl<'a> Counter<'a> {
     /// Nothing counted yet.
     pub fn new(words: Words<'a>) -> Self {
+        // Blocks of one kind take the same.
+        let mut kinds: Vec<&AttentionSpec> = Vec::new();
+        for attention in words.opened.spec.blocks.iter().filter_map(|b| b.mixer.attention()) {
+            if !kinds.contains(&attention) {
+                kinds.push(attention);
+            }
+        }
         Self {
             share: passes::apart(&words.opened.spec).is_none(),
             words,
+            kinds,
             tokens: 0,
             longest: 0,
+            pass: 0,
+            keys: 0,
+            tiles: [0; 2],
             held: Vec::new(),
         }
     }
@@ -160,12 +181,29 @@ impl Lm for Counter<'_> {
         self.words.chat(said, template)
     }
     fn score(&mut self, all: &[Sequence], _: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>) -> Result<()> {
-        self.tokens += passes::plan(all, PACK, self.share).computed;
+        // Where a model writes nothing, it is asked nothing of what it wrote.
+        all.iter().try_for_each(|s| self.words.opened.spec.reads(s.input().len()))?;
+        let plan = passes::plan(all, PACK, self.share);
+        self.tokens += plan.computed;
         self.longest = all.iter().map(|s| s.input().len()).fold(self.longest, usize::max);
+        for pass in &plan.passes {
+            let carried: usize = pass.carried.iter().map(ExactSizeIterator::len).sum();
+            self.pass = self.pass.max(pass.batch.len());
+            self.keys = self.keys.max(carried + pass.batch.len());
+            for kind in &self.kinds {
+                for (most, precision) in self.tiles.iter_mut().zip([Precision::F32, Precision::F16]) {
+                    *most = (*most).max(tile_bytes(kind, pass.batch.spans(), precision));
+                }
+            }
+        }
         Ok(())
     }
     fn generate(&mut self, prompts: &[Vec<u32>], limit: usize, _: &mut Next) -> Result<()> {
         let lengths = prompts.iter().map(|p| p.len() + limit);
+        let prompt = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        self.longest = self.longest.max(prompt + limit);
+        self.pass = self.pass.max(prompt.max(PACK.min(prompts.iter().map(Vec::len).sum())));
+        self.keys = self.keys.max(self.pass);
         self.tokens += lengths.clone().sum::<usize>();
         if self.share {
             self.tokens -= generate::header(prompts) * prompts.len().saturating_sub(1);
@@ -289,8 +327,8 @@ pub(super) fn each_pass(
     Ok(())
 }
 
-/// Sequences that an evaluator may ask for.
-pub(super) fn check(sequences: &[Sequence]) -> Result<()> {
+/// Sequences that an evaluator may ask for, and this model can read.
+pub(super) fn check(sequences: &[Sequence], spec: &DecoderSpec) -> Result<()> {
     for (i, s) in sequences.iter().enumerate() {
         ensure!(
             s.predict.start >= 1 && s.predict.start < s.predict.end && s.predict.end <= s.tokens.len(),
@@ -298,6 +336,7 @@ pub(super) fn check(sequences: &[Sequence]) -> Result<()> {
             s.tokens.len(),
             s.predict
         );
+        spec.reads(s.input().len())?;
     }
     Ok(())
 }
@@ -333,7 +372,7 @@ impl Lm for Engine<'_> {
         sequences: &[Sequence],
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()> {
-        check(sequences)?;
+        check(sequences, &self.decoder.spec)?;
         let all = passes::plan(sequences, self.pack, self.share);
         self.work.computed += all.computed;
         self.work.shared += all.asked - all.computed;

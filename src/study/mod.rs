@@ -10,6 +10,7 @@ pub mod plan;
 pub mod run;
 pub mod score;
 pub mod sweep;
+pub mod system;
 mod walk;
 
 /// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section

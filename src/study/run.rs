@@ -4,7 +4,7 @@ use super::{
     config::Study,
     engine::{Engine, Words, Work},
     evaluate::evaluate,
-    memory::{self, Way},
+    memory::{self, Pending, Prospect, Way},
     passes,
     plan::{Cell, Plan, task_info},
     score::{Scored, score},
@@ -23,7 +23,10 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use candle_core::Device;
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 /// What happens, for whoever watches.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub enum Event<'a> {
     Load { model: &'a str },
     /// A block's turn, where models do not fit memory whole.
     Block { model: &'a str, number: usize, of: usize },
+    /// A model wants more memory than there is, bytes: it may become slow, or end.
+    Tight { model: &'a str, needs: f64, memory: f64 },
     /// A cell begins.
     Cell { number: usize, name: &'a str },
     /// A cell is on disk.
@@ -96,10 +101,7 @@ pub fn run(
             continue;
         }
         (all.watch)(Event::Load { model: &opened.name });
-        match memory::choose(study, plan, &mine, machine) {
-            Way::Whole => all.whole(opened, &mine)?,
-            Way::Blocks { memory } => walk::run(&mut all, opened, &mine, memory)?,
-        }
+        all.model(opened, &mine)?;
     }
     let order: Vec<String> = plan.cells.iter().map(|c| c.id.clone()).collect();
     store.settle(&order).blame("results")?;
@@ -124,19 +126,82 @@ pub(super) enum Fate {
 }
 
 impl Run<'_> {
+    /// All cells of a model: which ones whole, and which ones block by block, is a matter of memory.
+    fn model(&mut self, opened: &Opened, cells: &[&Cell]) -> Result<()> {
+        let (study, machine) = (self.study, self.machine);
+        // Nothing to run is no reason to read a model.
+        let mut fit: Vec<&Cell> = Vec::new();
+        for &cell in cells {
+            match study.recipes[cell.recipe].unfit(&opened.spec) {
+                Some(why) => {
+                    self.begin(cell);
+                    self.end(cell, Ok(Fate::Unfit(why)), Work::default(), 0.)?;
+                }
+                None => fit.push(cell),
+            }
+        }
+        let recipes: Vec<&Recipe> = fit.iter().map(|c| &study.recipes[c.recipe]).collect();
+        if fit.is_empty() || (machine.memory.is_none() && memory::plenty(opened, &recipes)) {
+            return self.whole(opened, &fit);
+        }
+        let mut asked = BTreeMap::new();
+        let (mut known, mut pending) = (Vec::new(), Vec::new());
+        for &cell in &fit {
+            let (task, items) = (&study.tasks[cell.task], &self.plan.items[cell.task]);
+            let asked = asked
+                .entry(cell.task)
+                .or_insert_with(|| memory::ask(opened, task, items, (study.limit, study.seed)));
+            match asked {
+                Ok(asked) => {
+                    known.push(cell);
+                    let recipe = &study.recipes[cell.recipe];
+                    pending.push(Pending { recipe, task: cell.task, asked: *asked });
+                }
+                Err(e) => {
+                    let e = repeat(e);
+                    self.begin(cell);
+                    self.end(cell, Err(e), Work::default(), 0.)?;
+                }
+            }
+        }
+        let cpu = machine.device.is_cpu();
+        let Prospect { ways, memory, most, .. } = memory::predict(opened, &pending, machine.memory, cpu);
+        if let Some(memory) = memory.filter(|m| most > *m) {
+            (self.watch)(Event::Tight { model: &opened.name, needs: most, memory });
+        }
+        let of = |which: Way| -> Vec<&Cell> {
+            known.iter().zip(&ways).filter(|(_, way)| **way == which).map(|(cell, _)| *cell).collect()
+        };
+        let (walked, whole) = (of(Way::Blocks), of(Way::Whole));
+        if let Some(memory) = memory.filter(|_| !walked.is_empty()) {
+            let of = pending.iter().zip(&ways).filter(|(_, way)| **way == Way::Blocks);
+            let fixed = memory::blocks(opened.family, &opened.spec, &of.map(|p| *p.0).collect::<Vec<_>>());
+            walk::run(self, opened, &walked, memory - fixed)?;
+        }
+        for (cell, way) in known.iter().zip(&ways) {
+            if let Way::Nohow(why) = way {
+                let e = anyhow::anyhow!("`{}`: {why}", study.tasks[cell.task].label);
+                self.begin(cell);
+                self.end(cell, Err(e), Work::default(), 0.)?;
+            }
+        }
+        self.whole(opened, &whole)
+    }
+
     /// Models whole in memory: one recipe at a time, one cell after another; each on disk before the next.
     fn whole(&mut self, opened: &Opened, mine: &[&Cell]) -> Result<()> {
+        if mine.is_empty() {
+            return Ok(());
+        }
         let full = opened.load(self.machine.device);
         for (r, recipe) in self.study.recipes.iter().enumerate() {
             let cells: Vec<&Cell> = mine.iter().copied().filter(|c| c.recipe == r).collect();
             if cells.is_empty() {
                 continue;
             }
-            let unfit = recipe.unfit(&opened.spec);
             // One quantized model for all its cells.
             let job = match &full {
-                _ if unfit.is_some() => Ok(None),
-                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| Some((full, q))),
+                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| (full, q)),
                 Err(e) => Err(repeat(e)),
             };
             for cell in cells {
@@ -145,7 +210,7 @@ impl Run<'_> {
                 let began = Instant::now();
                 let mut work = Work::default();
                 let fate = match &job {
-                    Ok(Some((full, q))) => {
+                    Ok((full, q)) => {
                         let words = Words::of(opened);
                         let mut lm = Engine::new(&q.decoder, words);
                         let mut reference = Engine::new(full, words);
@@ -156,7 +221,6 @@ impl Run<'_> {
                             .with_context(|| format!("`{}`", task.label))
                             .map(|outcomes| Fate::Evaluated(outcomes, q.sizes.clone()))
                     }
-                    Ok(None) => Ok(Fate::Unfit(unfit.clone().unwrap_or_default())),
                     Err(e) => Err(repeat(e)),
                 };
                 self.end(cell, fate, work, began.elapsed().as_secs_f64())?;
@@ -184,6 +248,8 @@ impl Run<'_> {
                 Fate::Unfit(why) => Err(why),
             })
         });
+        // A cell that failed may have asked for nothing, or for all of it: that is no measure.
+        let work = if fate.is_ok() { work } else { Work::default() };
         let (status, scored, sizes) = match fate {
             Ok(Ok((mut scored, sizes))) => {
                 (Status::Done { metrics: std::mem::take(&mut scored.metrics) }, scored, Some(sizes))

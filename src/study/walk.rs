@@ -1,6 +1,6 @@
 //! One walk through a model for all recipes and tasks at once: a block is read, quantized for each recipe, and every
 //! recipe's hidden states are pushed through it. What is in memory is one block and what hidden states there is room for;
-//! the others are in a file.
+//! the others are in a file in the results folder. Cells are on disk when the walk is over, not before.
 //!
 //! ```text
 //! ask       every evaluator once, with a model that only writes down what it is asked: sequences, so passes
@@ -13,84 +13,69 @@
 use super::{
     engine::{PACK, Words, Work, check, each_pass},
     evaluate::{evaluate, needs_full},
-    memory::{self, needs_whole},
-    passes::{self, Passes},
+    passes::{self, Pass, Passes},
     plan::Cell,
     run::{Event, Fate, Run, repeat},
+    system,
 };
 use crate::{
     eval::{Lm, Logits, Next, Sequence, dialogue::Said},
-    model::{block::Carried, decoder::Decoder, load::Opened},
+    model::{block::Carried, decoder::Decoder, load::Opened, spec::DecoderSpec},
     quant::{
         apply::{Maker, sizes},
         recipe::Recipe,
     },
     tensor::rows,
 };
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use candle_core::Tensor;
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
     time::Instant,
 };
 
-/// Runs some cells of one model.
+/// Runs some cells of one model, which all fit it. `budget`: bytes that may be in use.
 pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) -> Result<()> {
-    memory::tighten();
-    let mut lanes: Vec<Lane> = Vec::new();
-    let mut left: Vec<&Cell> = Vec::new();
+    let study = run.study;
     let full = Recipe::full();
-    for &cell in cells {
-        let (recipe, task) = (&run.study.recipes[cell.recipe], &run.study.tasks[cell.task]);
-        let fate = match (recipe.unfit(&opened.spec), needs_whole(task)) {
-            (Some(why), _) => Ok(Fate::Unfit(why)),
-            (None, Some(why)) => Err(anyhow!("`{}`: {why}", task.label)),
-            (None, None) => {
-                left.push(cell);
-                continue;
-            }
-        };
-        run.begin(cell);
-        run.end(cell, fate, Work::default(), 0.)?;
-    }
     // What each task asks; whom it asks of full precision, it asks the same.
     let mut asked: BTreeMap<usize, Result<Asked>> = BTreeMap::new();
-    for cell in &left {
+    let mut lanes: Vec<Lane> = Vec::new();
+    for cell in cells {
         let task = cell.task;
         asked.entry(task).or_insert_with(|| ask(run, opened, task));
-        let recipe = &run.study.recipes[cell.recipe];
-        add(&mut lanes, recipe, task);
-        if needs_full(&run.study.tasks[task]) {
+        add(&mut lanes, &study.recipes[cell.recipe], task);
+        if needs_full(&study.tasks[task]) {
             add(&mut lanes, &full, task);
         }
     }
     let began = Instant::now();
+    system::tight(true);
     let walked = walk(run, opened, &lanes, &asked, budget);
+    system::tight(false);
     let blocks = began.elapsed().as_secs_f64();
     let total: usize = lanes.iter().flat_map(|l| &l.tasks).map(|t| tokens(&asked, *t)).sum();
-    for cell in left {
+    for &cell in cells {
         run.begin(cell);
         let began = Instant::now();
-        let (task, items) = (&run.study.tasks[cell.task], &run.plan.items[cell.task]);
-        let recipe = &run.study.recipes[cell.recipe];
-        let of =
-            |recipe: &Recipe| lanes.iter().position(|l| l.recipe == recipe).map(|lane| (lane, cell.task));
+        let (task, items) = (&study.tasks[cell.task], &run.plan.items[cell.task]);
+        let recipe = &study.recipes[cell.recipe];
         let mut work = Work::default();
         let fate = (|| {
-            let asked = match &asked[&cell.task] {
-                Ok(asked) => asked,
-                Err(e) => return Err(repeat(e)),
-            };
+            let asked = asked[&cell.task].as_ref().map_err(repeat)?;
             let walked = walked.as_ref().map_err(repeat)?;
-            let replay = |recipe: &Recipe| -> Result<Replay> {
-                let at = of(recipe).context("a lane for every cell")?;
-                Ok(Replay { words: Words::of(opened), asked, walked, at, next: 0 })
+            let replay = |recipe: &Recipe| {
+                let lane = lanes.iter().position(|l| l.recipe == recipe).context("a lane for every cell")?;
+                walked.replay(Words::of(opened), asked, (lane, cell.task))
             };
             let mut lm = replay(recipe)?;
             let mut reference = replay(if needs_full(task) { &full } else { recipe })?;
-            let outcomes = evaluate(&mut lm, &mut reference, (run.study.limit, run.study.seed), task, items)
+            let outcomes = evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items)
                 .with_context(|| format!("`{}`", task.label))?;
             let twice = if needs_full(task) { 2 } else { 1 };
             for passes in &asked.passes {
@@ -132,8 +117,8 @@ struct Asked {
 fn ask(run: &Run, opened: &Opened, task: usize) -> Result<Asked> {
     let (task, items) = (&run.study.tasks[task], &run.plan.items[task]);
     let words = Words::of(opened);
-    let mut lm = Listener { words, heard: Vec::new() };
-    let mut reference = Listener { words, heard: Vec::new() };
+    let mut lm = Listener { words, spec: &opened.spec, heard: Vec::new() };
+    let mut reference = Listener { words, spec: &opened.spec, heard: Vec::new() };
     evaluate(&mut lm, &mut reference, (run.study.limit, run.study.seed), task, items)
         .with_context(|| format!("`{}`", task.label))?;
     ensure!(!needs_full(task) || lm.heard == reference.heard, "both models are asked the same");
@@ -142,97 +127,138 @@ fn ask(run: &Run, opened: &Opened, task: usize) -> Result<Asked> {
     Ok(Asked { sequences: lm.heard, passes })
 }
 
+/// Where the hidden states of a task's passes are, by what was asked together; [`NOWHERE`] for a pass without tokens.
+type Places = Vec<Vec<usize>>;
+const NOWHERE: usize = usize::MAX;
+
 /// Hidden states of all lanes after the last block, and what is behind it.
-struct Walked {
-    /// `(lane, task)` to where each of its passes is kept.
-    places: BTreeMap<(usize, usize), Vec<Vec<usize>>>,
-    hidden: std::cell::RefCell<Hidden>,
-    /// A decoder without blocks a lane.
-    ends: Vec<Decoder>,
+struct Walked<'a> {
+    /// Of a lane and task; or what went wrong with these two alone.
+    places: BTreeMap<(usize, usize), Result<Places>>,
+    hidden: RefCell<Hidden>,
+    makers: Vec<Result<Maker<'a>>>,
+    /// Norm and head.
+    exit: Decoder,
+    /// The lane that answered last, with its own norm and head: others' need not be in memory.
+    last: RefCell<Option<(usize, Rc<Decoder>)>>,
 }
 
-fn walk(
+fn walk<'a>(
     run: &mut Run,
     opened: &Opened,
-    lanes: &[Lane],
+    lanes: &[Lane<'a>],
     asked: &BTreeMap<usize, Result<Asked>>,
     budget: f64,
-) -> Result<Walked> {
+) -> Result<Walked<'a>> {
     let (spec, device) = (&opened.spec, run.machine.device);
-    let makers = lanes.iter().map(|l| Maker::new(l.recipe, spec)).collect::<Result<Vec<_>>>()?;
-    let recipes: Vec<&Recipe> = lanes.iter().map(|l| l.recipe).collect();
-    let longest = asked.values().flatten().flat_map(|a| &a.passes).flat_map(|p| &p.passes);
-    let longest = longest.map(|p| p.batch.len()).max().unwrap_or(0);
-    let mut hidden = Hidden::new(budget - memory::blocks(spec, &recipes, longest), spec.hidden)?;
-    let mut places = BTreeMap::new();
-    let full = opened.load_entrance(device)?;
-    for (l, (lane, maker)) in lanes.iter().zip(&makers).enumerate() {
-        let ends = maker.ends(&full)?;
-        for &task in &lane.tasks {
+    let makers: Vec<Result<Maker>> = lanes.iter().map(|l| Maker::new(l.recipe, spec)).collect();
+    let mut hidden = Hidden::new(budget, spec.hidden, run.store.dir());
+    let mut places: BTreeMap<(usize, usize), Result<Places>> = BTreeMap::new();
+    // A step of each lane and task; where one fails, the others go on.
+    let mut each = |hidden: &mut Hidden,
+                    lane: usize,
+                    step: &mut dyn FnMut(&mut Hidden, &Asked, &Places) -> Result<()>| {
+        for &task in &lanes[lane].tasks {
             let Ok(asked) = &asked[&task] else { continue };
-            let mut of_task = Vec::new();
-            for passes in &asked.passes {
-                let mut of_call = Vec::new();
-                for pass in &passes.passes {
-                    of_call.push(match pass.batch.is_empty() {
-                        true => usize::MAX,
-                        false => hidden.add(ends.enter(&pass.batch)?)?,
-                    });
-                }
-                of_task.push(of_call);
+            let mine = places.entry((lane, task)).or_insert_with(|| Ok(hidden.places(&asked.passes)));
+            if let Ok(places) = mine
+                && let Err(e) = step(hidden, asked, places)
+            {
+                hidden.forget(places);
+                *mine = Err(e);
             }
-            places.insert((l, task), of_task);
         }
+    };
+    let full = opened.load_entrance(device)?;
+    for (lane, maker) in makers.iter().enumerate() {
+        let ends = maker.as_ref().map_err(repeat).and_then(|m| m.ends(&full));
+        each(&mut hidden, lane, &mut |hidden, asked, places| {
+            let ends = ends.as_ref().map_err(repeat)?;
+            for (pass, place) in passes(asked, places) {
+                hidden.put(place, ends.enter(&pass.batch)?)?;
+            }
+            Ok(())
+        });
     }
     drop(full);
+    // How a block is run, without parameters.
+    let bare = opened.bare(device)?;
+    let runners: Vec<Result<Decoder>> =
+        makers.iter().map(|m| m.as_ref().map_err(repeat).and_then(|m| m.ends(&bare))).collect();
     for b in 0..spec.blocks.len() {
         (run.watch)(Event::Block { model: &opened.name, number: b + 1, of: spec.blocks.len() });
         let full = opened.load_block(b as u16, device)?;
-        for (l, (lane, maker)) in lanes.iter().zip(&makers).enumerate() {
-            let block = maker.block(&full)?;
-            let runner = maker.ends(&opened.bare(device)?)?;
-            for &task in &lane.tasks {
-                let Ok(asked) = &asked[&task] else { continue };
-                for (passes, places) in asked.passes.iter().zip(&places[&(l, task)]) {
+        for (lane, (maker, runner)) in makers.iter().zip(&runners).enumerate() {
+            let block = maker.as_ref().map_err(repeat).and_then(|m| m.block(&full));
+            each(&mut hidden, lane, &mut |hidden, asked, places| {
+                let (block, runner) = (block.as_ref().map_err(repeat)?, runner.as_ref().map_err(repeat)?);
+                for (of_call, places) in asked.passes.iter().zip(places) {
                     let mut carried = Carried::default();
-                    for (pass, &place) in passes.passes.iter().zip(places) {
-                        if !pass.batch.is_empty() {
-                            let x = hidden.take(place)?;
-                            let x = runner.through(&block, &x, &pass.batch, &mut carried)?;
-                            hidden.put(place, x)?;
-                        }
+                    for (pass, place) in some(of_call, places) {
+                        let x = hidden.take(place)?;
+                        hidden.put(place, runner.through(block, &x, &pass.batch, &mut carried)?)?;
                     }
                 }
-            }
+                Ok(())
+            });
         }
     }
-    let full = opened.load_exit(device)?;
-    let ends = makers.iter().map(|m| m.ends(&full)).collect::<Result<_>>()?;
-    Ok(Walked { places, hidden: hidden.into(), ends })
+    let exit = opened.load_exit(device)?;
+    Ok(Walked { places, hidden: hidden.into(), makers, exit, last: RefCell::default() })
+}
+
+/// Passes with tokens, and where their hidden states are.
+fn some<'a>(of_call: &'a Passes, places: &'a [usize]) -> impl Iterator<Item = (&'a Pass, usize)> {
+    of_call.passes.iter().zip(places.iter().copied()).filter(|(_, place)| *place != NOWHERE)
+}
+
+/// Those of all that a task asks.
+fn passes<'a>(asked: &'a Asked, places: &'a Places) -> impl Iterator<Item = (&'a Pass, usize)> {
+    asked.passes.iter().zip(places).flat_map(|(of_call, places)| some(of_call, places))
+}
+
+impl Walked<'_> {
+    fn replay<'a>(&'a self, words: Words<'a>, asked: &'a Asked, at: (usize, usize)) -> Result<Replay<'a>> {
+        let places = self.places.get(&at).context("a place for every lane")?.as_ref().map_err(repeat)?;
+        let mut last = self.last.borrow_mut();
+        let decoder = match last.take() {
+            Some((lane, decoder)) if lane == at.0 => decoder,
+            _ => Rc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
+        };
+        *last = Some((at.0, decoder.clone()));
+        Ok(Replay { words, asked, hidden: &self.hidden, places, decoder, next: 0 })
+    }
 }
 
 /// Hidden states of passes, in memory as far as they fit and in a file beyond.
 struct Hidden {
+    /// Bytes for those in memory.
     room: f64,
     width: usize,
     kept: Vec<Option<Tensor>>,
     /// Where the others are: offset and rows.
     in_file: BTreeMap<usize, (u64, usize)>,
     file: Option<File>,
+    folder: PathBuf,
     end: u64,
 }
 
 impl Hidden {
-    fn new(room: f64, width: usize) -> Result<Self> {
-        Ok(Self { room, width, kept: Vec::new(), in_file: BTreeMap::new(), file: None, end: 0 })
+    fn new(room: f64, width: usize, folder: &Path) -> Self {
+        let (kept, in_file) = (Vec::new(), BTreeMap::new());
+        Self { room, width, kept, in_file, file: None, folder: folder.to_path_buf(), end: 0 }
     }
 
-    /// A new place.
-    fn add(&mut self, x: Tensor) -> Result<usize> {
+    /// Places for passes; nothing is there yet.
+    fn places(&mut self, passes: &[Passes]) -> Places {
+        let of = |pass: &Pass| if pass.batch.is_empty() { NOWHERE } else { self.place(pass.batch.len()) };
+        let mut of = of;
+        passes.iter().map(|of_call| of_call.passes.iter().map(&mut of).collect()).collect()
+    }
+
+    fn place(&mut self, rows: usize) -> usize {
         let place = self.kept.len();
-        let (rows, width) = x.dims2()?;
-        ensure!(width == self.width, "hidden states of {width}");
-        let bytes = 4 * rows * width;
+        let bytes = 4 * rows * self.width;
         self.kept.push(None);
         if bytes as f64 > self.room {
             self.in_file.insert(place, (self.end, rows));
@@ -240,29 +266,30 @@ impl Hidden {
         } else {
             self.room -= bytes as f64;
         }
-        self.put(place, x)?;
-        Ok(place)
+        place
     }
 
     fn put(&mut self, place: usize, x: Tensor) -> Result<()> {
-        let Some(&(at, _)) = self.in_file.get(&place) else {
+        let (rows, width) = x.dims2()?;
+        ensure!(width == self.width, "hidden states of {width}, not {}", self.width);
+        let Some(&(at, wanted)) = self.in_file.get(&place) else {
             self.kept[place] = Some(x);
             return Ok(());
         };
+        ensure!(rows == wanted, "hidden states of {rows} tokens, not {wanted}");
+        let place = self.folder.display().to_string();
+        let what = || format!("hidden states that do not fit --memory, in a file in `{place}`");
         if self.file.is_none() {
             // Gone from its folder at once: nothing is left behind, however this ends.
-            self.file = Some(
-                tempfile::tempfile()
-                    .context("a file for hidden states, in the folder for temporary files")?,
-            );
+            self.file = Some(tempfile::tempfile_in(&self.folder).with_context(what)?);
         }
         let file = self.file.as_mut().context("a file")?;
-        file.seek(SeekFrom::Start(at))?;
+        file.seek(SeekFrom::Start(at)).with_context(what)?;
         rows::with(&x.contiguous()?, |x| {
             let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
             file.write_all(&bytes)
         })?
-        .context("hidden states do not fit the disk; TMPDIR names another")
+        .with_context(what)
     }
 
     /// What is there; it may be put back.
@@ -270,12 +297,13 @@ impl Hidden {
         let Some(&(at, rows)) = self.in_file.get(&place) else {
             return self.kept[place].take().context("hidden states that were kept");
         };
+        let what = || "reading hidden states back";
         let file = self.file.as_mut().context("a file")?;
-        file.seek(SeekFrom::Start(at))?;
+        file.seek(SeekFrom::Start(at)).with_context(what)?;
         let mut bytes = vec![0u8; 4 * rows * self.width];
-        file.read_exact(&mut bytes)?;
+        file.read_exact(&mut bytes).with_context(what)?;
         let numbers = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok(Tensor::from_vec(numbers, (rows, self.width), &candle_core::Device::Cpu)?)
+        Ok(Tensor::from_vec(numbers, (rows, self.width), &Device::Cpu)?)
     }
 
     fn get(&mut self, place: usize) -> Result<Tensor> {
@@ -285,11 +313,19 @@ impl Hidden {
         }
         Ok(x)
     }
+
+    /// Nobody asks for these again.
+    fn forget(&mut self, places: &Places) {
+        for &place in places.iter().flatten().filter(|p| **p != NOWHERE) {
+            self.kept[place] = None;
+        }
+    }
 }
 
 /// Only writes down what it is asked.
 struct Listener<'a> {
     words: Words<'a>,
+    spec: &'a DecoderSpec,
     heard: Vec<Vec<Sequence>>,
 }
 
@@ -297,9 +333,9 @@ struct Listener<'a> {
 struct Replay<'a> {
     words: Words<'a>,
     asked: &'a Asked,
-    walked: &'a Walked,
-    /// Lane and task.
-    at: (usize, usize),
+    hidden: &'a RefCell<Hidden>,
+    places: &'a Places,
+    decoder: Rc<Decoder>,
     next: usize,
 }
 
@@ -309,18 +345,17 @@ impl Replay<'_> {
         sequences: &[Sequence],
         visit: &mut dyn FnMut(usize, Logits<'_>) -> Result<()>,
     ) -> Result<()> {
-        check(sequences)?;
         let call = self.next;
         self.next += 1;
         ensure!(
             self.asked.sequences.get(call).is_some_and(|s| s == sequences),
             "another question than before"
         );
-        let (decoder, places) = (&self.walked.ends[self.at.0], &self.walked.places[&self.at][call]);
-        let mut places = places.iter();
-        each_pass(decoder, &self.asked.passes[call], sequences, visit, |_| {
-            let place = *places.next().context("a place for every pass")?;
-            decoder.leave(self.walked.hidden.borrow_mut().get(place)?)
+        let (decoder, passes) = (&*self.decoder, &self.asked.passes[call]);
+        let mut places = some(passes, &self.places[call]);
+        each_pass(decoder, passes, sequences, visit, |_| {
+            let (_, place) = places.next().context("a place for every pass")?;
+            decoder.leave(self.hidden.borrow_mut().get(place)?)
         })
     }
 }
@@ -368,7 +403,7 @@ macro_rules! lm {
 }
 
 lm!(Listener, |this, sequences, _visit| {
-    check(sequences)?;
+    check(sequences, this.spec)?;
     this.heard.push(sequences.to_vec());
     Ok(())
 });
@@ -386,9 +421,11 @@ mod tests {
         };
         let numbers = |t: Tensor| t.to_vec2::<f32>().unwrap();
         // Room for the first and the third; the second and fourth go to the file.
-        let mut hidden = Hidden::new(100., 3).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut hidden = Hidden::new(100., 3, folder.path());
         for (rows, from) in [(4, 0.), (9, 1.), (3, 2.), (5, 3.)] {
-            hidden.add(x(rows, from)).unwrap();
+            let place = hidden.place(rows);
+            hidden.put(place, x(rows, from)).unwrap();
         }
         assert_eq!(hidden.in_file.keys().copied().collect::<Vec<_>>(), [1, 3]);
         for place in [3, 1, 0, 2] {
@@ -401,5 +438,11 @@ mod tests {
                 assert_eq!(numbers(hidden.get(place).unwrap()), numbers(x(rows, 10. + place as f32)));
             }
         }
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is left behind");
+        assert!(hidden.put(1, x(2, 0.)).unwrap_err().to_string().contains("2 tokens, not 9"));
+        let mut nowhere = Hidden::new(0., 3, &folder.path().join("gone"));
+        let place = nowhere.place(1);
+        let e = format!("{:#}", nowhere.put(place, x(1, 0.)).unwrap_err());
+        assert!(e.contains("gone") && e.contains("--memory"), "{e}");
     }
 }

@@ -255,9 +255,13 @@ struct Strip<'a> {
     groups: &'a [(Range<usize>, Range<usize>)],
 }
 
-/// Ways to multiply integers; all give the same bits.
+/// A way to multiply integers that this machine has; all give the same bits. Made by [`Kernel::all`] alone, which asks the
+/// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
+pub struct Kernel(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
     /// AVX-512 with VNNI: four products and their sum a lane.
     #[cfg(target_arch = "x86_64")]
     Vnni,
@@ -269,6 +273,9 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// Without instructions made for it: no quicker than products of f32.
+    pub const PLAIN: Self = Self(Kind::Plain);
+
     /// Those that this machine can run, the fastest first.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
@@ -276,13 +283,13 @@ impl Kernel {
         {
             let has = |ok: bool, kernel| ok.then_some(kernel);
             let f = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-            all.extend(has(f && is_x86_feature_detected!("avx512vnni"), Kernel::Vnni));
+            all.extend(has(f && is_x86_feature_detected!("avx512vnni"), Self(Kind::Vnni)));
             all.extend(has(
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-                Kernel::Avx2,
+                Self(Kind::Avx2),
             ));
         }
-        all.push(Kernel::Plain);
+        all.push(Self::PLAIN);
         all
     }
 
@@ -292,24 +299,24 @@ impl Kernel {
     }
 
     fn rows(self) -> usize {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni => 6,
+            Kind::Vnni => 6,
             _ => 2,
         }
     }
 
     /// Writes the sum over groups to `totals [rows]`, before the input's scale and zero point.
     fn run(self, strip: &Strip, totals: &mut [[f32; WIDE]]) {
-        match self {
+        match self.0 {
             // SAFETY: `all` is where kernels come from, and it asks the machine first.
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            Kernel::Vnni => unsafe { x86::vnni(strip, totals) },
+            Kind::Vnni => unsafe { x86::vnni(strip, totals) },
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
-            Kernel::Avx2 => unsafe { x86::avx2(strip, totals) },
-            Kernel::Plain => plain(strip, totals),
+            Kind::Avx2 => unsafe { x86::avx2(strip, totals) },
+            Kind::Plain => plain(strip, totals),
         }
     }
 }
@@ -477,7 +484,7 @@ mod tests {
                 of_x[t]
             });
             let dequantized = codes.rows();
-            let want = codes.linear_with(Kernel::Plain, &inputs, None);
+            let want = codes.linear_with(Kernel::PLAIN, &inputs, None);
             for (t, y) in want.chunks(out).enumerate() {
                 for (o, &y) in y.iter().enumerate() {
                     let x = x[t * inner..][..inner]

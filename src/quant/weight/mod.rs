@@ -19,6 +19,10 @@ pub trait Rounder: Described + Send + Sync {
     fn codes(&self, _weight: &Tensor) -> Result<Option<Codes>> {
         Ok(None)
     }
+    /// Bytes in memory of what [`codes`](Rounder::codes) gives for a matrix `(out, in)`.
+    fn code_bytes(&self, _shape: (usize, usize)) -> Option<usize> {
+        None
+    }
     /// Bits of one weight's code.
     fn code_bits(&self) -> u8;
     /// Bits of a whole matrix `(out, in)`, scales and zeros included.

@@ -74,8 +74,9 @@ impl Rounder for Rtn {
                 rows::vectorized(
                     #[inline(always)]
                     || {
-                        // A row that is cut for its sums' sake has one scale all the same.
-                        let of = if self.per == Per::Row { row } else { &row[spans[g].clone()] };
+                        // A group that is cut for its sums' sake has one scale all the same.
+                        let start = spans[g].start / group.max(1) * group;
+                        let of = &row[start..(start + group).min(inner)];
                         let fitted = one.unwrap_or_else(|| format.fit(of, f32s));
                         let zero = fitted.codes(&row[spans[g].clone()], shift, codes, |code| code as i8);
                         (fitted.scale, zero)
@@ -84,6 +85,11 @@ impl Rounder for Rtn {
             })
         })?;
         Ok(Some(codes))
+    }
+
+    fn code_bytes(&self, (out, inner): (usize, usize)) -> Option<usize> {
+        let groups = if self.per == Per::Group { inner.div_ceil(self.group) } else { 1 };
+        Some(out * (inner + 3 * size_of::<f32>() * groups))
     }
 
     fn code_bits(&self) -> u8 {
