@@ -5,6 +5,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 pub mod mistake;
 
+pub mod float;
+
 pub mod random;
 
 pub mod stats;

@@ -5,11 +5,16 @@ use bitsweep::{
     model::{
         attention::Span,
         block::Carried,
-        decoder::{Batch, Cache, Linear},
+        decoder::{Batch, Cache, Decoder, Linear},
         load,
-        ops::Kernels,
+        ops::{Kernels, Precision},
     },
-    quant::{apply::apply, recipe::Recipe},
+    quant::{
+        apply::apply,
+        grid::Per,
+        recipe::Recipe,
+        weight::{Rounder, rtn::Rtn},
+    },
     study::engine::{Engine, Words},
     tensor::{
         int8::Kernel,
@@ -115,33 +120,89 @@ fn what_sequences_share_cannot_be_seen_in_a_score() {
 
 #[test]
 fn what_sequences_share_cannot_be_seen_in_any_family() {
+    // Keys and values through a map, the newest as they are.
+    let table = "name = 'x'\nkv = { bits = 3, residual = 20 }";
+    let mapped = bitsweep::study::sweep::expand("test", &table.parse().unwrap()).unwrap().remove(0);
     for f in all() {
-        let header = &f.tokens[..f.tokens.len() / 2];
-        let rest = &f.tokens[f.tokens.len() / 2..];
-        let text = |tail: &[u32]| [header, tail].concat();
-        let ends = [&rest[..1], rest, &rest[..2]];
-        let n = header.len();
-        // By hand: the header, then each ending behind it.
-        let mut spans = vec![Span { query: 0, queries: n, keys: vec![0..n] }];
-        let mut tokens = header.to_vec();
-        for end in ends {
-            let at = tokens.len();
-            spans.push(Span { query: at, queries: end.len(), keys: vec![0..n, at..at + end.len()] });
-            tokens.extend_from_slice(end);
-        }
         if bitsweep::study::passes::apart(&f.spec).is_some() {
             continue;
         }
-        let batch = Batch::sharing(tokens, spans, Vec::new());
-        let mut carried: Vec<Carried> = f.spec.blocks.iter().map(|_| Carried::default()).collect();
-        let shared = f.decoder.hidden_after(&batch, &mut carried).unwrap().to_vec2::<f32>().unwrap();
-        let mut at = n;
-        for end in ends {
-            let alone = f.decoder.hidden(&Batch::new([text(end).as_slice()]), None, None).unwrap();
-            let alone = alone.to_vec2::<f32>().unwrap();
-            assert!(alone[..n] == shared[..n], "{}: header", f.name);
-            assert!(alone[n..] == shared[at..at + end.len()], "{}: ending", f.name);
-            at += end.len();
+        // As far as the family's own tokens go; and across tiles of keys, where positions go so far.
+        let long: Vec<u32> = (0..240).map(|t| ((t * 13 + t / 7) % f.spec.vocab) as u32).collect();
+        let long = long.as_slice();
+        let reads = f.spec.longest().is_none_or(|l| l >= long.len()).then_some((long, 180));
+        for (text, n) in [(f.tokens.as_slice(), f.tokens.len() / 2)].into_iter().chain(reads) {
+            sharing_is_exact(&f.decoder, text, n, &f.name);
+            if mapped.unfit(&f.spec).is_none() {
+                let q = apply(&mapped, &f.decoder, 32).unwrap().decoder;
+                sharing_is_exact(&q, text, n, &format!("{} mapped", f.name));
+            }
+        }
+    }
+}
+
+/// Three endings behind the first `n` tokens, which are computed once: by hand.
+fn sharing_is_exact(decoder: &Decoder, text: &[u32], n: usize, name: &str) {
+    let (header, rest) = text.split_at(n);
+    let ends = [&rest[..1], rest, &rest[..2]];
+    let mut spans = vec![Span { query: 0, queries: n, keys: vec![0..n] }];
+    let mut tokens = header.to_vec();
+    for end in ends {
+        let at = tokens.len();
+        spans.push(Span { query: at, queries: end.len(), keys: vec![0..n, at..at + end.len()] });
+        tokens.extend_from_slice(end);
+    }
+    let batch = Batch::sharing(tokens, spans, Vec::new());
+    let mut carried: Vec<Carried> = decoder.blocks.iter().map(|_| Carried::default()).collect();
+    let shared = decoder.hidden_after(&batch, &mut carried).unwrap().to_vec2::<f32>().unwrap();
+    let mut at = n;
+    for end in ends {
+        let alone = decoder.hidden(&Batch::new([[header, end].concat().as_slice()]), None, None).unwrap();
+        let alone = alone.to_vec2::<f32>().unwrap();
+        assert!(alone[..n] == shared[..n], "{name}: header of {n}");
+        assert!(alone[n..] == shared[at..at + end.len()], "{name}: ending behind {n}");
+        at += end.len();
+    }
+}
+
+/// A group that is cut so that its sums fit 32 bits has one scale all the same.
+#[test]
+fn groups_longer_than_a_sum_have_one_scale() {
+    let inner = 40_000;
+    for (bits, per, group) in [(8, Per::Group, 65_536), (4, Per::Group, 35_000), (3, Per::Row, 0)] {
+        let rtn = Rtn { bits, per, group: group.max(1), symmetric: false };
+        let mut w = noise(3 * inner, 5);
+        // One piece has a range of its own.
+        w[33_000..34_000].iter_mut().for_each(|x| *x *= 9.);
+        let w = Tensor::from_vec(w, (3, inner), &Device::Cpu).unwrap();
+        let codes = Weight::Codes(rtn.codes(&w).unwrap().unwrap().into()).rows().unwrap();
+        assert_eq!(gap(&codes, &rtn.round(&w, Precision::F32).unwrap()), 0., "{bits} {per:?} {group}");
+    }
+}
+
+/// What is no number stays none, although its code is one.
+#[test]
+fn a_row_that_is_not_finite_gives_no_number() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let q = apply(&Recipe::parse("w8a8").unwrap(), &full, 16).unwrap().decoder;
+    let linear = q.linears().find(|l| l.input.is_some()).unwrap();
+    let (out, inner) = linear.weight.dims().unwrap();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = noise(3 * inner, 1);
+        x[inner + 5] = bad;
+        let x = Tensor::from_vec(x, (3, inner), &Device::Cpu).unwrap();
+        let map = linear.input.as_ref().unwrap();
+        let y = match &linear.weight {
+            Weight::Codes(codes) => {
+                let entered = map.codes(&x, codes.groups()).unwrap().unwrap();
+                matmul::integers(&entered, codes, None).unwrap()
+            }
+            other => matmul::linear(&map.map(&x).unwrap(), other, None).unwrap(),
+        };
+        let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (row, y) in y.chunks(out).enumerate() {
+            assert!(y.iter().all(|y| y.is_finite() == (row != 1)), "{bad}: row {row}");
         }
     }
 }

@@ -10,8 +10,9 @@ use bitsweep::{
     eval::{
         Lm, Logits, Next, Outcome, Outcomes, Sequence, generate,
         generate::{Answer, Ended, Question},
-        metrics, top,
+        metrics,
     },
+    float::top,
     mistake::is_mistake,
     model::{decoder::Decoder, load, load::Opened},
     quant::{apply::apply, recipe::Recipe},

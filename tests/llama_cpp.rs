@@ -8,6 +8,7 @@
 use crate::common::{repo, shared};
 use bitsweep::{
     eval::{self, Lm, Outcome, Outcomes, Sequence, divergence, metrics, perplexity},
+    float,
     model::load,
     quant::{apply::apply, recipe::Recipe},
     stats,
@@ -175,8 +176,8 @@ fn floored(lm: &mut Engine<'_>, windows: &[Sequence]) -> (f64, usize) {
         let targets = &windows[i].tokens[windows[i].predict.clone()];
         for (t, &token) in targets.iter().enumerate() {
             let row = logits.row(t);
-            let floor = row[eval::top(row)] - 16.;
-            nll += eval::log_sum_exp(row) - f64::from(row[token as usize].max(floor));
+            let floor = row[float::top(row)] - 16.;
+            nll += float::log_sum_exp(row) - f64::from(row[token as usize].max(floor));
             floored += usize::from(row[token as usize] < floor);
         }
         tokens += targets.len();

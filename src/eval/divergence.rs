@@ -2,7 +2,8 @@
 //!
 //! Two models run side by side, exactly: no file of rounded reference logits, no cut-off, both directions. The formulas
 //! are those of llama.cpp's `--kl-divergence`, without its 16-bit logits.
-use super::{Lm, Logits, Names, Outcome, Outcomes, Sequence, log_sum_exp, top};
+use super::{Lm, Logits, Names, Outcome, Outcomes, Sequence};
+use crate::float::{log_sum_exp, top};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

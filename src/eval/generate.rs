@@ -3,8 +3,9 @@
 //! What is drawn depends on the seed, the item, the sample and the place in the answer, and on nothing that
 //! has happened before: so order, batches and shards cannot change it, and full precision can be asked, in
 //! one pass over a quantized model's answer, where it would have gone another way.
-use super::{Lm, Names, Outcome, Outcomes, Sequence, dialogue::Said, harness_encode, log_sum_exp, top};
+use super::{Lm, Names, Outcome, Outcomes, Sequence, dialogue::Said, harness_encode};
 use crate::{
+    float::{log_sum_exp, top},
     mistake,
     suite::{
         filter::{Chain, Filter, Same},

@@ -10,7 +10,10 @@ pub mod generate;
 pub mod metrics;
 pub mod perplexity;
 
-use crate::suite::ask::Profile;
+use crate::{
+    float::{log_sum_exp, top},
+    suite::ask::Profile,
+};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -122,23 +125,6 @@ impl<'a> Logits<'a> {
             })
             .collect()
     }
-}
-
-/// `ln(sum(exp(x)))`, exponentials in f32 and their sum in f64.
-pub fn log_sum_exp(x: &[f32]) -> f64 {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    f64::from(max) + x.iter().map(|&x| f64::from((x - max).exp())).sum::<f64>().ln()
-}
-
-/// The index of the largest, the first of equals.
-pub fn top(x: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &v) in x.iter().enumerate() {
-        if v > x[best] {
-            best = i;
-        }
-    }
-    best
 }
 
 /// What one item of a task gave: enough to recompute every metric and to pair runs item by item.

@@ -218,7 +218,7 @@ impl Block {
                 carried.keep(&all, &pass.keep)?;
                 out
             }
-            // Each sequence's keys are where its cache keeps them: they are read there, not packed for each step.
+            // A sequence at a time, from its own cache: pasts are not put together for a step.
             Past::Caches(caches, block) => {
                 let one = |(cache, s): (&mut Cache, &Span)| {
                     let own = |t: &Tensor| t.narrow(0, s.query, s.queries);

@@ -3,9 +3,12 @@
 //! *Reference*: a chain of candle operations, with gradients, on any device; GPUs use it, and training is held to it.
 //! *Fused*: one loop over rows on a CPU. `tests/engine.rs` holds the two together.
 use super::spec::{Act, Gain, NormKind, NormSpec};
-use crate::tensor::{
-    matmul::{self, Weight},
-    rows,
+use crate::{
+    float,
+    tensor::{
+        matmul::{self, Weight},
+        rows,
+    },
 };
 use candle_core::{D, DType, Result, Tensor};
 
@@ -298,7 +301,7 @@ fn act_row(act: Act, x: &[f32], out: &mut [f32], r: impl Fn(f32) -> f32 + Copy) 
     let each = |out: &mut [f32], f: &dyn Fn(f32) -> f32| out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x));
     match act {
         Act::Relu => out.iter_mut().zip(x).for_each(|(o, x)| *o = x.max(0.)),
-        Act::Silu => out.iter_mut().zip(x).for_each(|(o, x)| *o = r(x / (1. + exp(-x)))),
+        Act::Silu => out.iter_mut().zip(x).for_each(|(o, x)| *o = r(x / (1. + float::exp(-x)))),
         Act::Gelu => each(out, &|x| r(0.5 * x * (1. + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)))),
         Act::GeluTanh => each(out, &|x| r(0.5 * x * (1. + (ROOT * (x + 0.044_715 * x * x * x)).tanh()))),
         Act::GeluNew => each(out, &|x| {
@@ -326,45 +329,4 @@ fn gelu_by_steps(x: &Tensor, act: Act, p: Precision) -> Result<Tensor> {
     };
     let tanh = p.round(inner.tanh()?)?;
     p.round((p.round((x * 0.5)?)? * p.round((tanh + 1.)?)?)?)
-}
-
-/// `e^x` to two units in the last place, without a branch, so that compilers turn loops over it into vectors.
-/// Range reduction by `n ln 2` in two parts and a polynomial of degree 6 (as in Cephes' `expf`).
-#[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
-    const MAGIC: f32 = 12_582_912.;
-    let clamped = x.clamp(-87.3, 88.7);
-    let n = clamped * std::f32::consts::LOG2_E + MAGIC - MAGIC;
-    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_5e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5e-1;
-    let p = p * r * r + r + 1.;
-    let scale = f32::from_bits(((n as i32 + 127) as u32) << 23);
-    let y = p * scale;
-    if x < -87.3 {
-        0.
-    } else if x > 88.7 {
-        f32::INFINITY
-    } else {
-        y
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn exp_is_exact_to_two_units() {
-        for i in -87_000..88_000 {
-            let x = i as f32 / 1000.;
-            let (got, want) = (super::exp(x), x.exp());
-            assert!((got - want).abs() <= 2.5e-7 * want, "exp({x}) = {got}, not {want}");
-        }
-        assert_eq!(super::exp(0.), 1.);
-        assert_eq!(super::exp(f32::NEG_INFINITY), 0.);
-    }
 }

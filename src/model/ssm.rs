@@ -11,10 +11,10 @@ use super::{
     attention::Span,
     cache::{Cache, State},
     linear::{Linear, Pass},
-    ops::{self, Norm, Precision, exp},
+    ops::{self, Norm, Precision},
     spec::{Act, NormSpec, SsmKind, SsmPart, SsmSpec},
 };
-use crate::tensor::rows::vectorized;
+use crate::float::{exp, vectorized};
 use anyhow::{Context, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;

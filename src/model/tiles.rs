@@ -14,12 +14,15 @@
 //! holds all keys.
 use super::{
     attention::{Span, alibi_term, first_key, slopes},
-    ops::{self, Precision, exp},
+    ops::{self, Precision},
     spec::{AlibiTerm, AttentionSpec, Position, Scaled},
 };
-use crate::tensor::{
-    rows::{with, zeros},
-    strip::{self, Aligned, Flat, Into, Product, fitting, pack},
+use crate::{
+    float::exp,
+    tensor::{
+        rows::{Fresh, build, with},
+        strip::{self, Aligned, Flat, Into, Product, fitting, pack},
+    },
 };
 use candle_core::{Result, Tensor};
 use pulp::{Arch, Simd, WithSimd};
@@ -48,8 +51,8 @@ pub(super) fn attend(
         _ => q.contiguous()?,
     };
     let arch = Arch::new();
-    let mut out = zeros(q.elem_count());
-    let (mut rest, mut later) = (spans, out.as_mut_slice());
+    let mut all: Vec<Vec<f32>> = Vec::new();
+    let mut rest = spans;
     while !rest.is_empty() {
         let plan = Plan::new(spec, rest, precision, arch);
         rest = &rest[plan.spans.len()..];
@@ -57,12 +60,10 @@ pub(super) fn attend(
         let newest =
             newest.map(|(kv, residual)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, residual)));
         let newest = newest.transpose()?;
-        let all = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
-        let rows: usize = plan.spans.iter().map(|s| s.queries).sum();
-        let (mine, others) = later.split_at_mut(rows * spec.heads * spec.head_dim);
-        later = others;
-        with(&q, |q| all.run(q, mine))?;
+        let group = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
+        all.push(with(&q, |q| group.run(q))?);
     }
+    let out = if all.len() == 1 { all.remove(0) } else { all.concat() };
     Tensor::from_vec(out, q.shape(), q.device())
 }
 
@@ -185,42 +186,46 @@ impl Kept {
             keys += each.0 * plan.heads;
             values += each.1 * plan.heads;
         }
-        let mut kept = Self { keys: Aligned::new(keys), values: Aligned::new(values), at };
         let (k, v) = (k.contiguous()?, v.contiguous()?);
-        with(&k, |k| {
+        let fill = |k: &[f32], v: &[f32], keys: Fresh, values: Fresh| {
+            let (mut keys, mut values) = (keys, values);
+            let mut jobs = Vec::with_capacity(plan.tiles.len() * plan.heads);
+            for (tile, place) in plan.tiles.iter().zip(&at) {
+                for head in 0..plan.heads {
+                    let (mine, later) = keys.split_at(place.each.0);
+                    keys = later;
+                    let (own, later) = values.split_at(place.each.1);
+                    values = later;
+                    jobs.push((tile, head, mine, own));
+                }
+            }
+            let width = plan.heads * d;
+            let fill = |(tile, head, keys, values): (&Vec<Range<usize>>, usize, Fresh, Fresh)| {
+                let rows = || tile.iter().cloned().flatten().map(|row| row * width + head * d);
+                let mut from = rows();
+                for strip in keys.cleared().chunks_mut(plan.tall * d) {
+                    pack(from.by_ref().take(plan.tall).map(|at| &k[at..at + d]), plan.tall, strip);
+                }
+                for (to, at) in values.cleared().chunks_mut(wide).zip(rows()) {
+                    to[..d].copy_from_slice(&v[at..at + d]);
+                }
+            };
+            // A few keys are not worth a task.
+            if jobs.len() > 1 && k.len() > 1 << 15 {
+                jobs.into_par_iter().for_each(fill);
+            } else {
+                jobs.into_iter().for_each(fill);
+            }
+        };
+        let mut filled = Aligned::default();
+        let keys = with(&k, |k| {
             with(&v, |v| {
-                let (mut keys, mut values) = (kept.keys.get_mut(), kept.values.get_mut());
-                let mut jobs = Vec::with_capacity(plan.tiles.len() * plan.heads);
-                for (tile, place) in plan.tiles.iter().zip(&kept.at) {
-                    for head in 0..plan.heads {
-                        let (mine, later) = std::mem::take(&mut keys).split_at_mut(place.each.0);
-                        keys = later;
-                        let (own, later) = std::mem::take(&mut values).split_at_mut(place.each.1);
-                        values = later;
-                        jobs.push((tile, head, mine, own));
-                    }
-                }
-                let width = plan.heads * d;
-                let fill =
-                    |(tile, head, keys, values): (&Vec<Range<usize>>, usize, &mut [f32], &mut [f32])| {
-                        let rows = || tile.iter().cloned().flatten().map(|row| row * width + head * d);
-                        let mut from = rows();
-                        for strip in keys.chunks_mut(plan.tall * d) {
-                            pack(from.by_ref().take(plan.tall).map(|at| &k[at..at + d]), plan.tall, strip);
-                        }
-                        for (to, at) in values.chunks_mut(wide).zip(rows()) {
-                            to[..d].copy_from_slice(&v[at..at + d]);
-                        }
-                    };
-                // A few keys are not worth a task.
-                if jobs.len() > 1 && k.len() > 1 << 15 {
-                    jobs.into_par_iter().for_each(fill);
-                } else {
-                    jobs.into_iter().for_each(fill);
-                }
+                Aligned::build(keys, |keys| {
+                    filled = Aligned::build(values, |values| fill(k, v, keys, values));
+                })
             })
         })??;
-        Ok(kept)
+        Ok(Self { keys, values: filled, at })
     }
 
     /// A head's strips and values of a tile.
@@ -241,8 +246,13 @@ struct All<'a> {
 }
 
 impl All<'_> {
-    /// `q` of all spans; `out` of this plan's.
-    fn run(&self, q: &[f32], out: &mut [f32]) {
+    /// `q` of all spans; what comes out, of this plan's.
+    fn run(&self, q: &[f32]) -> Vec<f32> {
+        let queries: usize = self.plan.spans.iter().map(|s| s.queries).sum();
+        build(queries * self.spec.heads * self.spec.head_dim, |out| self.fill(q, out))
+    }
+
+    fn fill(&self, q: &[f32], out: Fresh) {
         let width = self.spec.heads * self.spec.head_dim;
         let slopes = match self.spec.position {
             Position::Alibi { max, .. } => slopes(self.spec.heads, max),
@@ -254,15 +264,16 @@ impl All<'_> {
         for (i, span) in self.plan.spans.iter().enumerate() {
             for first in (0..span.queries).step_by(LANES) {
                 let count = LANES.min(span.queries - first);
-                let (here, later) = rest.split_at_mut(count * width);
+                let (here, later) = rest.split_at(count * width);
                 rest = later;
                 let q = &q[(span.query + first) * width..][..count * width];
-                blocks.push(Block { all: self, span: i, first, count, q, slopes: &slopes, out: here });
+                blocks.push((Block { all: self, span: i, first, count, q, slopes: &slopes }, here));
             }
         }
         match blocks.len() {
-            1 => blocks.into_iter().for_each(Block::run),
-            _ => blocks.into_par_iter().for_each(Block::run),
+            1 => blocks.into_iter().for_each(|(block, out)| block.run(out)),
+            // The later of a sequence's have more to do: none waits behind another.
+            _ => blocks.into_par_iter().rev().with_max_len(1).for_each(|(block, out)| block.run(out)),
         }
     }
 }
@@ -276,8 +287,6 @@ struct Block<'a> {
     /// `[count, heads * head_dim]`.
     q: &'a [f32],
     slopes: &'a [f32],
-    /// The same.
-    out: &'a mut [f32],
 }
 
 /// What a block works with, again and again.
@@ -294,20 +303,22 @@ struct Room {
 }
 
 impl Block<'_> {
-    fn run(mut self) {
+    /// Fills as many rows as it has queries.
+    fn run(&self, out: Fresh) {
+        let rows = out.cleared();
         thread_local! { static ROOM: std::cell::RefCell<Room> = std::cell::RefCell::default(); }
         let mut room = ROOM.take();
         for head in 0..self.all.spec.heads {
             if self.count <= 16 {
-                self.head::<16>(head, &mut room);
+                self.head::<16>(head, &mut room, rows);
             } else {
-                self.head::<LANES>(head, &mut room);
+                self.head::<LANES>(head, &mut room, rows);
             }
         }
         ROOM.set(room);
     }
 
-    fn head<const L: usize>(&mut self, head: usize, room: &mut Room) {
+    fn head<const L: usize>(&self, head: usize, room: &mut Room, rows: &mut [f32]) {
         let All { spec, plan, kept, newest, precision, .. } = *self.all;
         let ((d, wide), width) = (plan.head, spec.heads * spec.head_dim);
         let kv_head = head / (spec.heads / spec.kv_heads);
@@ -376,7 +387,7 @@ impl Block<'_> {
                 }
             }
         }
-        for (i, (to, from)) in self.out.chunks_exact_mut(width).zip(out.chunks_exact(wide)).enumerate() {
+        for (i, (to, from)) in rows.chunks_exact_mut(width).zip(out.chunks_exact(wide)).enumerate() {
             let to = &mut to[head * d..][..d];
             match precision {
                 Precision::F32 => {
@@ -537,6 +548,57 @@ fn rescale(out: &mut [f32], wide: usize, by: &[f32]) {
     for (row, &by) in out.chunks_exact_mut(wide).zip(by) {
         if by != 1. {
             row.iter_mut().for_each(|x| *x *= by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Many endings behind one header do not fit a group: what they see is the same in whatever group they are.
+    #[test]
+    fn groups_of_spans_cannot_be_seen() {
+        let spec = AttentionSpec {
+            heads: 16,
+            kv_heads: 16,
+            head_dim: 256,
+            position: Position::None,
+            scale: 0.0625,
+            scaled: Scaled::Scores,
+            softcap: None,
+            window: None,
+            clip: None,
+            qk_norm: None,
+            bias: crate::model::spec::AttentionBias { qkv: false, out: false },
+        };
+        let (header, own, count) = (300, 3, 20);
+        let mut spans = vec![Span { query: 0, queries: header, keys: vec![0..header] }];
+        for i in 0..count {
+            let at = header + i * own;
+            spans.push(Span { query: at, queries: own, keys: vec![0..header, at..at + own] });
+        }
+        let rows = header + count * own;
+        let numbers = |seed: usize| -> Tensor {
+            let all = (0..rows * 4096).map(|i| ((i * 31 + seed * 7 + i / 97) % 101) as f32 / 50. - 1.);
+            Tensor::from_vec(all.collect::<Vec<f32>>(), (rows, 4096), &Device::Cpu).unwrap()
+        };
+        let (q, k, v) = (numbers(1), numbers(2), numbers(3));
+        for precision in [Precision::F32, Precision::BF16] {
+            let first = Plan::new(&spec, &spans, precision, Arch::new()).spans.len();
+            assert!(first > 1 && first < spans.len(), "{first} of {} in a group", spans.len());
+            let bound = 4 * (GROUP + 2 * (header + own).next_multiple_of(14) * 2 * 4096);
+            assert!(bytes(&spec, &spans, precision) <= bound);
+            let all = attend(&spec, &q, (&k, &v), None, &spans, precision).unwrap();
+            let all = all.to_vec2::<f32>().unwrap();
+            // Alone, a span's rows of queries are the first; so its queries are brought there.
+            for span in &spans {
+                let alone = Span { query: 0, ..span.clone() };
+                let rows = q.narrow(0, span.query, span.queries).unwrap();
+                let alone = attend(&spec, &rows, (&k, &v), None, &[alone], precision).unwrap();
+                assert!(alone.to_vec2::<f32>().unwrap() == all[span.query..][..span.queries], "{span:?}");
+            }
         }
     }
 }

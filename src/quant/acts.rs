@@ -4,6 +4,7 @@ use super::{
     grid::{Int, Per, fake_quantize},
 };
 use crate::{
+    float::vectorized,
     model::{ops::Precision, seam::InputMap},
     tensor::{
         int8::{Groups, Inputs},
@@ -69,7 +70,7 @@ impl InputMap for Dynamic {
             rows::with(&x, |x| {
                 Inputs::new(tokens, groups, |token, codes| {
                     let row = &x[token * width..][..width];
-                    rows::vectorized(
+                    vectorized(
                         #[inline(always)]
                         || {
                             let fitted = self.format.fit(row, self.precision);

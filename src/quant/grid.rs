@@ -106,12 +106,13 @@ impl Int {
 }
 
 impl Fitted {
-    /// The code of each, less `shift`, so that it fits what holds it, and the zero point in the same codes.
+    /// The code of each, less `shift`, so that it fits what holds it, and the zero point in the same codes. `hold` is given an
+    /// integer whose last eight bits are the code's.
     #[inline(always)]
-    pub fn codes<T>(&self, x: &[f32], shift: f32, out: &mut [T], hold: impl Fn(i32) -> T) -> f32 {
+    pub fn codes<T>(&self, x: &[f32], shift: f32, out: &mut [T], hold: impl Fn(u32) -> T) -> f32 {
         for (o, &v) in out.iter_mut().zip(x) {
-            // In range, so the conversion drops nothing.
-            *o = hold((self.code_with(v, |v| v) - shift) as i32);
+            // A small integer is the last bits of what this sum is made of.
+            *o = hold((self.code_with(v, |v| v) - shift + MAGIC).to_bits());
         }
         self.zero - shift
     }
@@ -136,11 +137,13 @@ impl Fitted {
     }
 }
 
+/// 1.5 * 2^23: floats there are a unit apart.
+const MAGIC: f32 = 12_582_912.;
+
 /// Half to even, in two additions that compilers turn into vectors. Right for codes: what lies beyond 2^21 lies beyond
 /// every code too.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.;
     x.clamp(-2_097_152., 2_097_152.) + MAGIC - MAGIC
 }
 

@@ -259,6 +259,10 @@ impl<'a> Engine<'a> {
     }
 }
 
+pub(super) fn finite(x: &[f32]) -> bool {
+    x.par_chunks(1 << 16).all(|x| x.iter().fold(true, |all, x| all & x.is_finite()))
+}
+
 /// Shows the logits of some sequences, whose first has number `from`: `place` says where each one's rows are in `hidden`.
 fn head(
     decoder: &Decoder,
@@ -277,7 +281,7 @@ fn head(
         let scored = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?;
         let logits = decoder.logits(&scored)?.to_device(&Device::Cpu)?.contiguous()?;
         rows::with(&logits, |logits| {
-            ensure!(logits.par_iter().all(|x| x.is_finite()), OVERFLOW);
+            ensure!(finite(logits), OVERFLOW);
             let mut at = 0;
             for of in asked.chunk_by(|a, b| a.0 == b.0) {
                 let rows = &logits[at * vocab..(at + of.len()) * vocab];

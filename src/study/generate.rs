@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 /// Sequences at once, at most: more rows make a product no quicker, and each keeps its past.
 pub(super) const AT_ONCE: usize = 64;
-/// Bytes of all their pasts, about: 1 GB; one sequence may have more.
+/// Bytes of all their pasts: 1 GB; one sequence may have more.
 const CACHES: usize = 1 << 30;
 
 /// A sequence on its way.
@@ -47,14 +47,15 @@ pub(super) fn run(
         decoder.hidden(&Batch::new([&prompts[0][..same]]), Some(std::slice::from_mut(&mut begun)), None)?;
         work.computed += same;
     }
+    let header_bytes = if same > 0 { fixed + each * same } else { 0 };
     let mut waiting = prompts.iter().enumerate().peekable();
     let (mut going, mut caches): (Vec<Going>, Vec<Cache>) = (Vec::new(), Vec::new());
     loop {
-        let mut held: usize = going.iter().map(|g| g.bytes).sum();
+        let mut held: usize = header_bytes + going.iter().map(|g| g.bytes).sum::<usize>();
         let mut tokens = going.len();
         while let Some(&(index, prompt)) = waiting.peek() {
             ensure!(!prompt.is_empty(), "prompt {index} has no token");
-            let bytes = fixed + each * (prompt.len() + limit);
+            let bytes = fixed + each * room(prompt.len() + limit);
             let fits = going.len() < AT_ONCE
                 && tokens + prompt.len() - same <= pack.max(AT_ONCE)
                 && held + bytes <= CACHES;
@@ -86,7 +87,7 @@ pub(super) fn run(
         let last = Tensor::from_iter(last.collect::<Vec<_>>(), hidden.device())?;
         let vocab = decoder.spec.vocab;
         let logits = decoder.logits(&hidden.index_select(&last, 0)?)?.flatten_all()?.to_vec1::<f32>()?;
-        ensure!(logits.iter().all(|x| x.is_finite()), super::engine::OVERFLOW);
+        ensure!(super::engine::finite(&logits), super::engine::OVERFLOW);
         let mut kept = Vec::with_capacity(going.len());
         for (g, row) in going.iter_mut().zip(logits.chunks_exact(vocab)) {
             g.count += 1;
@@ -115,6 +116,11 @@ pub(super) fn header(prompts: &[Vec<u32>]) -> usize {
     if same < passes::LEAST { 0 } else { same }
 }
 
+/// Tokens that a cache has room for when it holds so many: room doubles.
+fn room(tokens: usize) -> usize {
+    tokens.next_power_of_two()
+}
+
 /// Bytes of a sequence's past: of its own, and a token.
 fn bytes(decoder: &Decoder) -> (usize, usize) {
     decoder.blocks.iter().fold((0, 0), |sum, block| add(sum, &block.spec, block.kv.is_some()))
@@ -131,7 +137,9 @@ fn add((fixed, each): (usize, usize), block: &BlockSpec, mapped: bool) -> (usize
 /// Bytes of the pasts of the longest sequences, at most: as many as [`run`] lets in at once.
 pub(super) fn pasts(spec: &DecoderSpec, mapped: bool, longest: &[usize]) -> usize {
     let (fixed, each) = spec.blocks.iter().fold((0, 0), |sum, block| add(sum, block, mapped));
-    let of = |tokens: &usize| fixed + each * tokens;
+    let of = |tokens: &usize| fixed + each * room(*tokens);
     let all: usize = longest.iter().map(of).sum();
-    all.min(CACHES.max(longest.first().map_or(0, of)))
+    let first = longest.first().map_or(0, of);
+    // What all prompts begin with is kept once more.
+    all.min(CACHES.max(first)) + if longest.len() > 1 { first } else { 0 }
 }

@@ -12,10 +12,10 @@
 //! x codes [tokens][quads][4]          w codes, panels [out / 32][quads][32][4]          a group begins with a quad
 //! ```
 use super::{
-    rows::zeros,
     share::{Part, share},
     strip::WIDE,
 };
+use crate::float::vectorized;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -151,10 +151,9 @@ impl Codes {
     /// The same with one of [`Kernel::all`].
     pub fn linear_with(&self, kernel: Kernel, x: &Inputs, bias: Option<&[f32]>) -> Vec<f32> {
         assert_eq!(x.groups, self.groups);
-        let mut y = zeros(x.scales.len() * self.out);
-        let work = x.scales.len() * self.groups.inner * self.out / 3;
-        share(&mut y, self.out, ROWS, work, |part| self.run(kernel, x, part, bias));
-        y
+        let tokens = x.scales.len();
+        let work = tokens * self.groups.inner * self.out / 3;
+        share(tokens, self.out, ROWS, work, |part| self.run(kernel, x, part, bias))
     }
 
     fn run(&self, kernel: Kernel, x: &Inputs, mut part: Part, bias: Option<&[f32]>) {
@@ -229,12 +228,17 @@ impl Inputs {
                 || vec![0u8; groups.inner],
                 |row, (token, ((codes, sums), scale))| {
                     *scale = fill(token, row);
-                    for ((inputs, quads), sum) in groups.each.iter().zip(sums) {
-                        let row = &row[inputs.clone()];
-                        *sum = row.iter().map(|&c| u32::from(c)).sum::<u32>() as f32;
-                        let flat = codes[quads.clone()].as_flattened_mut();
-                        flat[..row.len()].copy_from_slice(row);
-                    }
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for ((inputs, quads), sum) in groups.each.iter().zip(&mut *sums) {
+                                let row = &row[inputs.clone()];
+                                *sum = row.iter().fold(0, |sum, &c| sum + u32::from(c)) as f32;
+                                let flat = codes[quads.clone()].as_flattened_mut();
+                                flat[..row.len()].copy_from_slice(row);
+                            }
+                        },
+                    );
                 },
             );
         }

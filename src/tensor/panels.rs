@@ -7,7 +7,6 @@
 //! strip against every panel while both are in the core's own cache. Which rows and panels meet in a task depends on the
 //! number of threads; what comes out does not ([`strip`](super::strip)).
 use super::{
-    rows::zeros,
     share::{Part, share},
     strip::{Aligned, Into, Product, WIDE, fitting, pack, rows},
 };
@@ -84,10 +83,7 @@ impl Panels {
     pub fn linear(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let tokens = if self.inner == 0 { 0 } else { x.len() / self.inner };
         assert_eq!(tokens * self.inner, x.len());
-        let mut y = zeros(tokens * self.out);
-        let work = tokens * self.inner * self.out;
-        share(&mut y, self.out, ROWS, work, |part| self.run(x, part, bias));
-        y
+        share(tokens, self.out, ROWS, tokens * self.inner * self.out, |part| self.run(x, part, bias))
     }
 
     fn run(&self, x: &[f32], mut part: Part, bias: Option<&[f32]>) {
@@ -98,10 +94,12 @@ impl Panels {
         // Strips: as many of full height as there are, and one that fits what is left.
         let heights: Vec<usize> = (0..count).step_by(tall).map(|at| fitting(count - at, tall)).collect();
         let total: usize = heights.iter().sum();
-        let mut room = Aligned::new(total * DEPTH.min(inner));
+        thread_local! { static ROOM: std::cell::RefCell<Aligned> = std::cell::RefCell::default(); }
+        let mut room = ROOM.take();
+        let strips_room = room.at_least(total * DEPTH.min(inner));
         for begin in (0..inner).step_by(DEPTH) {
             let depth = DEPTH.min(inner - begin);
-            let mut rest = &mut room.get_mut()[..total * depth];
+            let mut rest = &mut strips_room[..total * depth];
             let mut strips = Vec::with_capacity(heights.len());
             for (s, &height) in heights.iter().enumerate() {
                 let (strip, later) = rest.split_at_mut(height * depth);
@@ -122,6 +120,7 @@ impl Panels {
                 }
             }
         }
+        ROOM.set(room);
         if let Some(bias) = bias {
             let bias = &bias[part.panel * WIDE..];
             for row in &mut part.out {

@@ -6,9 +6,13 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::{
+    mem::MaybeUninit,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Replaces each row of `x [rows, width]` by what `f(row index, row, out)` writes to `out`, of the same width. `f` is a
-/// closure with `#[inline(always)]`; see [`vectorized`].
+/// closure with `#[inline(always)]`; see [`vectorized`](crate::float::vectorized).
 pub fn map<F>(x: &Tensor, name: &'static str, f: F) -> Result<Tensor>
 where
     F: Fn(usize, &[f32], &mut [f32]) + Sync + Send,
@@ -30,6 +34,59 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
         (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
         _ => bail!("a fused loop wants contiguous f32"),
     }
+}
+
+/// Part of a vector that is being made, whose numbers nobody has written yet.
+pub struct Fresh<'a> {
+    room: &'a mut [MaybeUninit<f32>],
+    /// Of the whole vector, numbers that were.
+    written: &'a AtomicUsize,
+}
+
+impl<'a> Fresh<'a> {
+    /// Where the first number will be.
+    pub fn start(&self) -> *const f32 {
+        self.room.as_ptr().cast()
+    }
+
+    /// The first `count` numbers, and the others.
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let (a, b) = self.room.split_at_mut(count);
+        (Self { room: a, written: self.written }, Self { room: b, written: self.written })
+    }
+
+    /// Pieces of `size` numbers, the last may be shorter.
+    pub fn chunks(self, size: usize) -> impl Iterator<Item = Self> {
+        let written = self.written;
+        self.room.chunks_mut(size).map(move |room| Self { room, written })
+    }
+
+    /// Zeros there, to work on. Written just before, they are in a core's cache; a vector of zeros would go through memory once
+    /// more.
+    #[allow(unsafe_code)]
+    pub fn cleared(self) -> &'a mut [f32] {
+        for x in self.room.iter_mut() {
+            x.write(0.);
+        }
+        self.written.fetch_add(self.room.len(), Ordering::Relaxed);
+        // SAFETY: all were written, and the type has the layout of what it wraps.
+        unsafe { &mut *(std::ptr::from_mut(self.room) as *mut [f32]) }
+    }
+}
+
+/// A vector of `len` numbers, of which `f` must clear every part.
+///
+/// # Panics
+/// Where it did not: a bug of the caller, never of a file.
+#[allow(unsafe_code)]
+pub fn build(len: usize, f: impl FnOnce(Fresh)) -> Vec<f32> {
+    let mut all: Vec<f32> = Vec::with_capacity(len);
+    let written = AtomicUsize::new(0);
+    f(Fresh { room: &mut all.spare_capacity_mut()[..len], written: &written });
+    assert_eq!(written.into_inner(), len, "every part is written once");
+    // SAFETY: there is room for them, and as many were written: parts do not overlap, and each is written once at most.
+    unsafe { all.set_len(len) };
+    all
 }
 
 /// Zeros, written by all threads: a new page costs the kernel as much as a loop costs that fills it.
@@ -67,12 +124,16 @@ impl<F: Fn(usize, &[f32], &mut [f32]) + Sync + Send> CustomOp1 for Map<F> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(storage, layout)?;
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
-        let mut out = zeros(x.len());
-        out.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
-            .enumerate()
-            .with_min_len(chunk(width))
-            .for_each(|(i, (out, x))| self.arch.dispatch(Row { f: &self.f, i, x, out }));
+        let size = chunk(width);
+        let out = build(x.len(), |out| {
+            let parts: Vec<_> = out.chunks(size * width).zip(x.chunks(size * width)).enumerate().collect();
+            parts.into_par_iter().with_max_len(4).for_each(|(part, (out, x))| {
+                let rows = out.cleared().chunks_mut(width).zip(x.chunks(width)).enumerate();
+                rows.for_each(|(i, (out, x))| {
+                    self.arch.dispatch(Row { f: &self.f, i: part * size + i, x, out });
+                });
+            });
+        });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
@@ -99,27 +160,16 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync + Send> CustomOp2 for Zip<F> {
             bail!("{}: {:?} is not {:?}", self.name, l1.shape(), l2.shape());
         }
         let width = l1.dims().last().copied().unwrap_or(1).max(1);
-        let mut out = zeros(x.len());
-        out.par_chunks_mut(width)
-            .zip(x.par_chunks(width).zip(y.par_chunks(width)))
-            .with_min_len(chunk(width))
-            .for_each(|(out, (x, y))| self.arch.dispatch(Pair { f: &self.f, x, y, out }));
+        let size = chunk(width) * width;
+        let out = build(x.len(), |out| {
+            let parts: Vec<_> = out.chunks(size).zip(x.chunks(size).zip(y.chunks(size))).collect();
+            parts.into_par_iter().with_max_len(4).for_each(|(out, (x, y))| {
+                let rows = out.cleared().chunks_mut(width).zip(x.chunks(width).zip(y.chunks(width)));
+                rows.for_each(|(out, (x, y))| self.arch.dispatch(Pair { f: &self.f, x, y, out }));
+            });
+        });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
-}
-
-/// Runs `f` compiled for the instruction set that this machine has. A closure with `#[inline(always)]`, or it is not sure to
-/// be: its body may stay where all machines can run it.
-pub fn vectorized<R>(f: impl FnMut() -> R) -> R {
-    struct Call<F>(F);
-    impl<R, F: FnMut() -> R> WithSimd for Call<F> {
-        type Output = R;
-        #[inline(always)]
-        fn with_simd<S: Simd>(mut self, _: S) -> R {
-            (self.0)()
-        }
-    }
-    pulp::Arch::new().dispatch(Call(f))
 }
 
 /// One row. A struct, because a closure around `f` is not sure to be compiled for the instruction set that runs it.

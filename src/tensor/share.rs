@@ -1,5 +1,8 @@
 //! How a product is shared out among threads: some rows and some panels a task.
-use super::strip::WIDE;
+use super::{
+    rows::{Fresh, build},
+    strip::WIDE,
+};
 use rayon::prelude::*;
 
 /// Part of a result `[rows, width]`.
@@ -12,33 +15,48 @@ pub struct Part<'a> {
     pub out: Vec<&'a mut [f32]>,
 }
 
+/// Panels of one task, at most and, with more than a few rows, at least.
+const MOST: usize = 32;
+const LEAST: usize = 4;
+/// A few rows.
+const FEW: usize = 28;
 /// Multiplications that are worth a task of their own: some 20 microseconds.
 const WORTH: usize = 1 << 21;
 
-/// Runs `each` for all parts of `y [rows, width]`, of at most `tall` rows, side by side where `work` multiplications are
-/// worth it. Rows come first: panels are shared out only where there are few.
-pub fn share(y: &mut [f32], width: usize, tall: usize, work: usize, each: impl Fn(Part) + Sync) {
-    if width == 0 || y.is_empty() {
-        return;
+/// A result `[rows, width]` that `each` fills, part by part, from zeros: parts of at most `tall` rows, side by side where `work`
+/// multiplications are worth it. Rows come first: panels are shared out only where there are few.
+pub fn share(rows: usize, width: usize, tall: usize, work: usize, each: impl Fn(Part) + Sync) -> Vec<f32> {
+    if width == 0 || rows == 0 {
+        return Vec::new();
     }
-    let (blocks, panels) = ((y.len() / width).div_ceil(tall), width.div_ceil(WIDE));
+    let panels = width.div_ceil(WIDE);
     let worth = (work / WORTH).max(1);
-    let wanted = (4 * rayon::current_num_threads()).min(worth).div_ceil(blocks);
-    let at_once = panels.div_ceil(wanted).max(1);
-    let mut parts = Vec::new();
-    for (block, y) in y.chunks_mut(tall * width).enumerate() {
-        let from = parts.len();
-        let starts = (0..panels).step_by(at_once);
-        parts.extend(starts.map(|panel| Part { row: block * tall, panel, out: Vec::new() }));
-        for row in y.chunks_mut(width) {
-            for (part, piece) in parts[from..].iter_mut().zip(row.chunks_mut(at_once * WIDE)) {
-                part.out.push(piece);
+    let wanted = (8 * rayon::current_num_threads()).min(worth);
+    // A task copies its rows, so it has some panels to make up for that; where threads are many, it has fewer rows.
+    let least = if rows < FEW { 1 } else { LEAST };
+    let across = wanted.div_ceil(rows.div_ceil(tall)).clamp(1, panels.div_ceil(least));
+    let tall = (rows * across).div_ceil(wanted).next_multiple_of(FEW).min(tall);
+    // What a task clears and writes stays in the core's cache.
+    let at_once = panels.div_ceil(across).min(MOST);
+    let run = |(row, panel, out): (usize, usize, Vec<Fresh>)| {
+        each(Part { row, panel, out: out.into_iter().map(Fresh::cleared).collect() });
+    };
+    build(rows * width, |y| {
+        let mut parts: Vec<(usize, usize, Vec<Fresh>)> = Vec::new();
+        for (block, y) in y.chunks(tall * width).enumerate() {
+            let from = parts.len();
+            let starts = (0..panels).step_by(at_once);
+            parts.extend(starts.map(|panel| (block * tall, panel, Vec::new())));
+            for row in y.chunks(width) {
+                for (part, piece) in parts[from..].iter_mut().zip(row.chunks(at_once * WIDE)) {
+                    part.2.push(piece);
+                }
             }
         }
-    }
-    if worth == 1 {
-        parts.into_iter().for_each(&each);
-    } else {
-        parts.into_par_iter().for_each(&each);
-    }
+        if worth == 1 {
+            parts.into_iter().for_each(run);
+        } else {
+            parts.into_par_iter().with_max_len(1).for_each(run);
+        }
+    })
 }

@@ -7,7 +7,7 @@
 //! ```
 //! A number of `c` is one chain of fused operations, whatever stands beside it and however wide the machine's vectors
 //! are: so packing, sharing and the instruction set cannot move a bit.
-use super::rows::zeros;
+use super::rows::{Fresh, build, zeros};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Columns of a panel.
@@ -26,6 +26,20 @@ impl Aligned {
     pub fn new(len: usize) -> Self {
         let room = zeros(len + 16);
         let at = room.as_ptr().align_offset(64).min(16);
+        Self { room, at, len }
+    }
+
+    /// As many as `f` clears every part of; see [`build`].
+    pub fn build(len: usize, f: impl FnOnce(Fresh)) -> Self {
+        let mut at = 0;
+        let room = build(len + 16, |room| {
+            at = room.start().align_offset(64).min(16);
+            let (before, rest) = room.split_at(at);
+            let (mine, after) = rest.split_at(len);
+            before.cleared();
+            after.cleared();
+            f(mine);
+        });
         Self { room, at, len }
     }
 
@@ -66,18 +80,26 @@ pub fn fitting(left: usize, rows: usize) -> usize {
     [1, 2, 4, 8].into_iter().find(|&n| left <= n && n < rows).unwrap_or(rows)
 }
 
-/// Copies rows into a strip `[depth][height]`; a row that is not there is zeros.
+/// Copies rows into a strip `[depth][height]`; a row that is not there is zeros. By a few columns at a time, so that what is
+/// written is in the first cache until it is whole.
 #[inline(always)]
 pub fn pack<'a>(rows: impl Iterator<Item = &'a [f32]>, height: usize, strip: &mut [f32]) {
+    const COLUMNS: usize = 16;
+    let mut all: [&[f32]; WIDE] = [&[]; WIDE];
     let mut count = 0;
-    for row in rows.take(height) {
-        for (to, &v) in strip[count..].iter_mut().step_by(height).zip(row) {
-            *to = v;
-        }
+    for (to, row) in all.iter_mut().zip(rows).take(height) {
+        *to = row;
         count += 1;
     }
-    for i in count..height {
-        strip[i..].iter_mut().step_by(height).for_each(|v| *v = 0.);
+    for (block, strip) in strip.chunks_mut(COLUMNS * height).enumerate() {
+        let depth = strip.len() / height;
+        for (i, row) in all[..height].iter().enumerate() {
+            let to = strip[i..].iter_mut().step_by(height);
+            match row.get(block * COLUMNS..block * COLUMNS + depth) {
+                Some(row) if i < count => to.zip(row).for_each(|(to, &v)| *to = v),
+                _ => to.for_each(|v| *v = 0.),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each value goes to the nearest representable one; nothing is calibrated. Groups run along the input.
 use super::Rounder;
 use crate::{
+    float::vectorized,
     model::ops::Precision,
     quant::{
         Described, Entry,
@@ -71,7 +72,7 @@ impl Rounder for Rtn {
             let spans: Vec<_> = groups.inputs().collect();
             Codes::new(out, groups, |o, g, codes| {
                 let row = &w[o * inner..][..inner];
-                rows::vectorized(
+                vectorized(
                     #[inline(always)]
                     || {
                         // A group that is cut for its sums' sake has one scale all the same.

@@ -4,7 +4,7 @@
 //! sequences on one thread; [`Adam::step`] moves the parameters. A test below holds loss and gradients to those of bitsweep's
 //! decoder.
 use crate::product::{View, small};
-use bitsweep::model::ops::exp;
+use bitsweep::float::exp;
 
 /// Sizes of a LLaMA whose head is its embedding.
 #[derive(Clone, Copy)]
