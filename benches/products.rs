@@ -7,6 +7,7 @@
 //! Peak: fused multiplications and additions that stay in registers, on all threads, measured before each product. Shapes are
 //! those of a LLaMA of 134 million parameters, a window of 2048 tokens; the last line weighs them as that window does.
 //! Medians of five, the sides in turn. Zeros that a result begins with, and inputs that are laid out, are counted.
+#![allow(clippy::print_stdout)]
 use bitsweep::{
     quant::weight::{Rounder, rtn::Rtn},
     tensor::{

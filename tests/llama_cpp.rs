@@ -7,7 +7,7 @@
 //! tokens, by 1e-6. Not so the reference's perplexity, where text came that the model holds for impossible.
 use crate::common::{repo, shared};
 use bitsweep::{
-    eval::{self, Lm, Outcome, Outcomes, Sequence, divergence, metrics, perplexity},
+    eval::{Lm, Outcome, Outcomes, Sequence, divergence, metrics, perplexity},
     float,
     model::load,
     quant::{apply::apply, recipe::Recipe},

@@ -102,10 +102,11 @@ fn reference(
 ) -> Result<Tensor> {
     let Some(one) = spans.first() else { return q.zeros_like() };
     let (all, each) = (one.len(), one.queries);
-    let uniform = spans
-        .iter()
-        .enumerate()
-        .all(|(i, s)| s.query == i * each && s.queries == each && s.keys[..] == [i * all..(i + 1) * all]);
+    let uniform = spans.iter().enumerate().all(|(i, s)| {
+        s.query == i * each
+            && s.queries == each
+            && matches!(&s.keys[..], [keys] if *keys == (i * all..(i + 1) * all))
+    });
     let groups: Vec<&[Span]> = if uniform { vec![spans] } else { spans.chunks(1).collect() };
     let mut parts = Vec::with_capacity(groups.len());
     for spans in groups {

@@ -348,7 +348,8 @@ fn plain(strip: &Strip, totals: &mut [[f32; WIDE]]) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    #![allow(unsafe_code)]
+    // Registers are told by their number.
+    #![allow(unsafe_code, clippy::needless_range_loop)]
     use super::{Strip, WIDE};
     use std::arch::x86_64::*;
 

@@ -81,7 +81,7 @@ impl Panels {
     /// # Panics
     /// Where `x` is no whole number of rows: a bug of the caller, never of a file.
     pub fn linear(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let tokens = if self.inner == 0 { 0 } else { x.len() / self.inner };
+        let tokens = x.len().checked_div(self.inner).unwrap_or(0);
         assert_eq!(tokens * self.inner, x.len());
         share(tokens, self.out, ROWS, tokens * self.inner * self.out, |part| self.run(x, part, bias))
     }
