@@ -2,7 +2,7 @@
 
     cargo build --release
     pip install numpy
-    python benches/memory.py --tokenizer DIR [--limit-mb 700] [--limit-by rlimit|systemd|"COMMAND ..."]
+    python benches/memory.py --tokenizer DIR [--limit-mb 700] [--limit-by systemd|cgroup2|cgroup1|rlimit|"COMMAND ..."]
 
 The model has TinyLlama's shape (1.1 billion parameters, bf16, 3 shards) and random weights; the text is two windows of
 256 tokens; recipes `full` and `w4`. It runs once as it is, and once with `--memory` under the limit. Compared: both
@@ -11,21 +11,29 @@ perplexities, digit for digit.
 How it is limited, the first of these that works here:
   systemd   `systemd-run --user --scope -p MemoryMax=.. -p MemorySwapMax=0`: a cgroup; counts the file's pages too,
             which the kernel drops when the limit comes near
-  rlimit    `prlimit --data=..`: all memory that is allocated, whether it is touched or not; pages of mapped files are
-            not counted, but they are in the resident size, which must stay below the limit as well
+  cgroup2, cgroup1
+            a group of our own, for root; counts what systemd's does
+  rlimit    `prlimit --data=..`: address space that is reserved, whether it is touched or not, so a stricter limit than
+            one of memory; pages of mapped files are not counted, but they are in the resident size, which must stay
+            below the limit as well
   a command that is put in front of the program, with {bytes} where the limit stands
 
 Peak memory is the largest resident size of the process as the system counts it (`ru_maxrss` of wait4), with mapped
 pages of files, and whatever the program's records say themselves.
 """
 import pathlib
+import shlex
 import shutil
 import subprocess
 
 import common
 
+# A control group of our own, of version 2 or 1: for root.
+GROUP = 'mkdir -p $0 && echo {bytes} > $0/%s && echo $$ > $0/cgroup.procs && exec "$@"'
 WAYS = {
     "systemd": "systemd-run --user --scope --quiet -p MemoryMax={bytes} -p MemorySwapMax=0",
+    "cgroup2": f"sh -c {shlex.quote(GROUP % 'memory.max')} /sys/fs/cgroup/bitsweep-bench",
+    "cgroup1": f"sh -c {shlex.quote(GROUP % 'memory.limit_in_bytes')} /sys/fs/cgroup/memory/bitsweep-bench",
     "rlimit": "prlimit --data={bytes}",
 }
 
@@ -34,7 +42,8 @@ def way(args):
     """The command in front of the program, and its name."""
     asked = [args.limit_by] if args.limit_by else list(WAYS)
     for name in asked:
-        command = WAYS.get(name, name).replace("{bytes}", str(args.limit_mb * 10**6)).split()
+        command = WAYS.get(name, name).replace("{bytes}", str(args.limit_mb * 10**6))
+        command = shlex.split(command)
         if not shutil.which(command[0]):
             continue
         # Does it hold? A child that takes twice as much must fail.

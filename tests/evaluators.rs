@@ -24,11 +24,11 @@ pub struct Bytes<F> {
     context: usize,
 }
 
-pub fn bytes<F: Fn(u32) -> Vec<f32>>(next: F) -> Bytes<F> {
+pub fn bytes<F: Fn(u32) -> Vec<f32> + Sync>(next: F) -> Bytes<F> {
     Bytes { next, asked: Vec::new(), context: 64 }
 }
 
-impl<F: Fn(u32) -> Vec<f32>> Lm for Bytes<F> {
+impl<F: Fn(u32) -> Vec<f32> + Sync> Lm for Bytes<F> {
     fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>> {
         Ok(specials.then_some(BOS).into_iter().chain(text.bytes().map(u32::from)).collect())
     }

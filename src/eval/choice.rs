@@ -8,6 +8,7 @@ use crate::{
     suite::{ask::Profile, python::is_space},
 };
 use anyhow::{Context, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use crate::suite::requests::Question;
@@ -126,16 +127,23 @@ pub(super) fn requests<'a>(
     items: impl Iterator<Item = Vec<(&'a str, String)>>,
     profile: Profile,
 ) -> Result<Vec<Vec<(f64, bool)>>> {
-    let (mut sequences, mut counts) = (Vec::new(), Vec::new());
-    for (i, pairs) in items.enumerate() {
-        counts.push(pairs.len());
-        for (context, continuation) in pairs {
-            let sequence = match profile {
-                Profile::OpenCompass => whole(lm, context, &continuation),
-                _ => request(lm, context, &continuation, profile),
+    let items: Vec<Vec<(&str, String)>> = items.collect();
+    let counts: Vec<usize> = items.iter().map(Vec::len).collect();
+    let asked = &*lm;
+    // Few-shot prompts are long, and tokenizing takes a tenth of the time: by all threads.
+    let of_items: Vec<Result<Vec<Sequence>>> = items
+        .par_iter()
+        .map(|pairs| {
+            let one = |(context, continuation): &(&str, String)| match profile {
+                Profile::OpenCompass => whole(asked, context, continuation),
+                _ => request(asked, context, continuation, profile),
             };
-            sequences.push(sequence.with_context(|| format!("item {}", i + 1))?);
-        }
+            pairs.iter().map(one).collect()
+        })
+        .collect();
+    let mut sequences = Vec::new();
+    for (i, of_item) in of_items.into_iter().enumerate() {
+        sequences.extend(of_item.with_context(|| format!("item {}", i + 1))?);
     }
     let mut scores = vec![(0., true); sequences.len()];
     lm.score(&sequences, &mut |i, logits| {

@@ -24,7 +24,7 @@ pub use metrics::{METRICS, Metric};
 
 /// A language model, as evaluators see it: text, tokens and logits. Every evaluator is tested against one written by
 /// hand.
-pub trait Lm {
+pub trait Lm: Sync {
     /// Tokens of a text; `specials`: with those that the tokenizer itself adds.
     fn encode(&self, text: &str, specials: bool) -> Result<Vec<u32>>;
     /// Longest sequence the model was made for.

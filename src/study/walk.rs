@@ -35,7 +35,7 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -135,12 +135,12 @@ const NOWHERE: usize = usize::MAX;
 struct Walked<'a> {
     /// Of a lane and task; or what went wrong with these two alone.
     places: BTreeMap<(usize, usize), Result<Places>>,
-    hidden: RefCell<Hidden>,
+    hidden: Mutex<Hidden>,
     makers: Vec<Result<Maker<'a>>>,
     /// Norm and head.
     exit: Decoder,
     /// The lane that answered last, with its own norm and head: others' need not be in memory.
-    last: RefCell<Option<(usize, Rc<Decoder>)>>,
+    last: RefCell<Option<(usize, Arc<Decoder>)>>,
 }
 
 fn walk<'a>(
@@ -223,7 +223,7 @@ impl Walked<'_> {
         let mut last = self.last.borrow_mut();
         let decoder = match last.take() {
             Some((lane, decoder)) if lane == at.0 => decoder,
-            _ => Rc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
+            _ => Arc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
         };
         *last = Some((at.0, decoder.clone()));
         Ok(Replay { words, asked, hidden: &self.hidden, places, decoder, next: 0 })
@@ -333,9 +333,9 @@ struct Listener<'a> {
 struct Replay<'a> {
     words: Words<'a>,
     asked: &'a Asked,
-    hidden: &'a RefCell<Hidden>,
+    hidden: &'a Mutex<Hidden>,
     places: &'a Places,
-    decoder: Rc<Decoder>,
+    decoder: Arc<Decoder>,
     next: usize,
 }
 
@@ -355,7 +355,7 @@ impl Replay<'_> {
         let mut places = some(passes, &self.places[call]);
         each_pass(decoder, passes, sequences, visit, |_| {
             let (_, place) = places.next().context("a place for every pass")?;
-            decoder.leave(self.hidden.borrow_mut().get(place)?)
+            decoder.leave(self.hidden.lock().unwrap_or_else(PoisonError::into_inner).get(place)?)
         })
     }
 }
