@@ -32,7 +32,7 @@ import common
 GROUP = 'mkdir -p $0 && echo {bytes} > $0/%s && echo $$ > $0/cgroup.procs && exec "$@"'
 WAYS = {
     "systemd": "systemd-run --user --scope --quiet -p MemoryMax={bytes} -p MemorySwapMax=0",
-    "cgroup2": f"sh -c {shlex.quote(GROUP % 'memory.max')} /sys/fs/cgroup/bitsweep-bench",
+    "cgroup2": f"sh -c {shlex.quote('test -e /sys/fs/cgroup/cgroup.controllers && ' + GROUP % 'memory.max')} /sys/fs/cgroup/bitsweep-bench",
     "cgroup1": f"sh -c {shlex.quote(GROUP % 'memory.limit_in_bytes')} /sys/fs/cgroup/memory/bitsweep-bench",
     "rlimit": "prlimit --data={bytes}",
 }

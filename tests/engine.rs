@@ -165,6 +165,30 @@ fn sharing_is_exact(decoder: &Decoder, text: &[u32], n: usize, name: &str) {
     }
 }
 
+/// A block after another, with what stands outside them apart: the same as a pass through all.
+#[test]
+fn block_by_block_is_a_pass_in_any_family() {
+    for f in all() {
+        for recipe in ["full", "bf16", "w8a8", "fp16+w4", "kv3"] {
+            let recipe = Recipe::parse(recipe).unwrap();
+            if recipe.unfit(&f.spec).is_some() {
+                continue;
+            }
+            let q = apply(&recipe, &f.decoder, 32).unwrap().decoder;
+            let ends = Decoder { blocks: Vec::new(), ..q.clone() };
+            let batch = Batch::new([&f.tokens[..], &f.tokens[..3]]);
+            let mut carried: Vec<Carried> = q.blocks.iter().map(|_| Carried::default()).collect();
+            let want = q.hidden_after(&batch, &mut carried).unwrap().to_vec2::<f32>().unwrap();
+            let mut x = ends.enter(&batch).unwrap();
+            for block in &q.blocks {
+                x = ends.through(block, &x, &batch, &mut Carried::default()).unwrap();
+            }
+            let got = ends.leave(x).unwrap().to_vec2::<f32>().unwrap();
+            assert!(got == want, "{} {}", f.name, recipe.name);
+        }
+    }
+}
+
 /// A group that is cut so that its sums fit 32 bits has one scale all the same.
 #[test]
 fn groups_longer_than_a_sum_have_one_scale() {
@@ -320,7 +344,11 @@ fn products_of_integers_are_those_of_the_rounded_floats() {
             let map = linear.input.as_ref().unwrap();
             let (_, inner) = codes.dims();
             // Off centre, so that zero points matter.
-            let x: Vec<f32> = noise(37 * inner, 3).iter().map(|x| x * x * 3. + 0.4).collect();
+            let mut x: Vec<f32> = noise(37 * inner, 3).iter().map(|x| x * x * 3. + 0.4).collect();
+            // Outliers, of which one leaves the others the last codes before the zero point.
+            for (row, outlier) in [(5, -1000.), (6, 1000.), (7, -50.), (8, 50.)] {
+                x[row * inner + 3] = outlier;
+            }
             let x = Tensor::from_vec(x, (37, inner), &Device::Cpu).unwrap();
             let entered = map.codes(&x, codes.groups()).unwrap().unwrap();
             let got = matmul::integers(&entered, codes, linear.bias.as_ref()).unwrap();

@@ -1,8 +1,9 @@
 //! A model that comes block by block gives the numbers of one that is whole in memory, to the last bit, whatever is kept in
 //! memory and whatever in a file; and what the program says of memory is what the system says.
-use crate::kit::{Desk, assert_same, cell, snapshot};
+use crate::kit::{Desk, assert_same, cell, snapshot, tokenizer};
+use candle_core::{Device, Tensor};
 use serde_json::json;
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 const RECIPES: [&str; 6] = ["full", "w4", "w8a8", "kv4", "bf16", "fp16+w4kv3"];
 
@@ -115,6 +116,57 @@ fn what_writes_needs_the_whole_model_and_says_so() {
     // With memory, the rest is done, and nothing twice.
     let more = desk.run(&["run", &study, "--out", &desk.arg("out"), "--memory", "1G"]).expect(0);
     assert!(more.err.contains("12 cells run, 12 kept"), "{}", more.err);
+}
+
+/// A model of 110 MB, both ways: what `plan` says, and what the system counted.
+#[test]
+fn what_is_said_of_memory_is_what_is_used() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let desk = desk(&["text.toml"]);
+    let (hidden, inner, layers, vocab) = (768, 3072, 3, 42);
+    let tensor = |name: String, rows: usize, columns: usize| {
+        let numbers = (0..rows * columns).map(|i| ((i * 7919 + rows) % 1009) as f32 / 2e4 - 0.025);
+        let shape = if columns == 1 { vec![rows] } else { vec![rows, columns] };
+        (name, Tensor::from_iter(numbers, &Device::Cpu).unwrap().reshape(shape).unwrap())
+    };
+    let mut all = HashMap::from([
+        tensor("model.embed_tokens.weight".into(), vocab, hidden),
+        tensor("lm_head.weight".into(), vocab, hidden),
+        tensor("model.norm.weight".into(), hidden, 1),
+    ]);
+    for layer in 0..layers {
+        let name = |rest: &str| format!("model.layers.{layer}.{rest}.weight");
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            all.extend([tensor(name(norm), hidden, 1)]);
+        }
+        for part in ["q", "k", "v", "o"] {
+            all.extend([tensor(name(&format!("self_attn.{part}_proj")), hidden, hidden)]);
+        }
+        for part in ["gate", "up"] {
+            all.extend([tensor(name(&format!("mlp.{part}_proj")), inner, hidden)]);
+        }
+        all.extend([tensor(name("mlp.down_proj"), hidden, inner)]);
+    }
+    desk.write("big/tokenizer.json", tokenizer(vocab));
+    candle_core::safetensors::save(&all, desk.path("big/model.safetensors")).unwrap();
+    let config = json!({
+        "model_type": "llama", "hidden_act": "silu", "hidden_size": hidden, "intermediate_size": inner,
+        "num_hidden_layers": layers, "num_attention_heads": 12, "vocab_size": vocab, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 512, "tie_word_embeddings": false
+    });
+    desk.write("big/config.json", config.to_string());
+    desk.study(&["big"], &["w4"], &["text.toml"]);
+    let study = desk.arg("study.toml");
+    for (memory, way) in [("100G", "whole in memory"), ("1k", "block by block")] {
+        let plan = desk.run(&["plan", &study, "--memory", memory]).expect(0).out;
+        let (said, _) = takes(&plan, way);
+        let ran = desk.run(&["run", &study, "--out", &desk.arg(memory), "--memory", memory]).expect(0);
+        let used = ran.err.split("; ").find_map(|p| p.strip_suffix(" MB at most in memory")).unwrap();
+        let used = used.parse::<f64>().unwrap() * 1e6;
+        assert!(said / used > 0.8 && said / used < 1.8, "{way}: {said} bytes said, {used} used");
+    }
 }
 
 #[test]

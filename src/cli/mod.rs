@@ -112,7 +112,7 @@ struct StudyArgs {
     /// cpu, cuda:0 or metal
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Memory to use at most, such as 4G: a model that does not fit comes block by block [default: what is free]
+    /// Memory to use at most, such as 4G: a model that does not fit comes block by block [default: what is free, on Linux]
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
 }
@@ -147,6 +147,9 @@ impl StudyArgs {
     }
 
     fn memory(&self) -> Result<Option<u64>> {
+        if self.memory.is_some() && self.device != "cpu" {
+            mistake!("--memory is of the CPU's memory, and --device is {}", self.device);
+        }
         self.memory.as_deref().map(crate::study::system::parse).transpose()
     }
 

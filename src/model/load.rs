@@ -289,7 +289,9 @@ pub fn transient(family: &dyn Family, spec: &DecoderSpec, block: Option<u16>) ->
         let (out, inner) = spec.linear_shape(site);
         let stored = match family.source(spec, Param::Weight(site)) {
             Some(source) if source.take != Take::default() => {
-                whole_shape(&source, &[out, inner]).iter().product()
+                let whole: usize = whole_shape(&source, &[out, inner]).iter().product();
+                // Turned around before a part is cut out.
+                whole * if source.take.transpose && source.take.split.is_some() { 2 } else { 1 }
             }
             _ => 0,
         };

@@ -110,6 +110,7 @@ impl Fitted {
     /// integer whose last eight bits are the code's.
     #[inline(always)]
     pub fn codes<T>(&self, x: &[f32], shift: f32, out: &mut [T], hold: impl Fn(u32) -> T) -> f32 {
+        debug_assert!(self.precision == Precision::F32, "codes are those of f32");
         for (o, &v) in out.iter_mut().zip(x) {
             // A small integer is the last bits of what this sum is made of.
             *o = hold((self.code_with(v, |v| v) - shift + MAGIC).to_bits());

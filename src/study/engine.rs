@@ -121,6 +121,8 @@ pub struct Counter<'a> {
     pub tokens: usize,
     /// The longest sequence.
     pub longest: usize,
+    /// Tokens of all sequences, as an evaluator holds them.
+    pub written: usize,
     /// Tokens of the longest pass.
     pub pass: usize,
     /// Keys of the pass that reads most, with those carried over to it.
@@ -147,6 +149,7 @@ impl<'a> Counter<'a> {
             kinds,
             tokens: 0,
             longest: 0,
+            written: 0,
             pass: 0,
             keys: 0,
             tiles: [0; 2],
@@ -185,6 +188,7 @@ impl Lm for Counter<'_> {
         all.iter().try_for_each(|s| self.words.opened.spec.reads(s.input().len()))?;
         let plan = passes::plan(all, PACK, self.share);
         self.tokens += plan.computed;
+        self.written += all.iter().map(|s| s.tokens.len()).sum::<usize>();
         self.longest = all.iter().map(|s| s.input().len()).fold(self.longest, usize::max);
         for pass in &plan.passes {
             let carried: usize = pass.carried.iter().map(ExactSizeIterator::len).sum();

@@ -5,7 +5,7 @@
 use super::{
     engine::{Counter, PACK, Words},
     evaluate::{evaluate, needs_full, writes},
-    generate::pasts,
+    generate::{AT_ONCE, pasts},
     system::available,
 };
 use crate::{
@@ -26,9 +26,11 @@ use crate::{
 use anyhow::{Context, Result};
 
 /// The program and its threads: measured with the built-in model.
-const PROGRAM: f64 = 40e6;
+const PROGRAM: f64 = 60e6;
 /// A tokenizer, a token of its vocabulary: measured with LLaMA's 32,000.
 const A_TOKEN: f64 = 700.;
+/// What whole models take with the gaps that loading and rounding leave between them: measured with 1.1 billion parameters.
+const GAPS: f64 = 1.1;
 /// One block of logits, and what a head's products copy of its input.
 const LOGITS: f64 = 4. * 2. * (4 << 20) as f64;
 
@@ -68,6 +70,8 @@ pub struct Asked {
     tiles: [usize; 2],
     /// Bytes that answers under way remember, without a map before keys and values and with one.
     pasts: [usize; 2],
+    /// Tokens of all sequences, as they are asked.
+    written: usize,
     /// Numbers of logits that wait for another model's.
     waiting: usize,
     /// Full precision is asked the same.
@@ -119,6 +123,7 @@ pub fn ask(
         keys: lm.keys,
         tiles: lm.tiles,
         pasts: [false, true].map(|mapped| pasts(spec, mapped, &lm.held)),
+        written: lm.written,
         waiting: waiting.min(lm.tokens * spec.vocab),
         twice: needs_full(task),
         writes: writes(task),
@@ -133,7 +138,7 @@ pub fn load(opened: &Opened, recipe: &Recipe, asked: &Asked) -> Load {
     Load {
         tokens,
         flops: tokens * opened.spec.flops_a_token(),
-        bytes: own + values(&opened.spec, recipe, asked) + past,
+        bytes: own + values(&opened.spec, recipe, asked) + past + 4. * asked.written as f64,
     }
 }
 
@@ -144,6 +149,7 @@ const USUAL: Asked = Asked {
     keys: PACK,
     tiles: [0, 0],
     pasts: [0, 0],
+    written: 0,
     waiting: 0,
     twice: false,
     writes: false,
@@ -154,7 +160,7 @@ pub fn whole(family: &dyn Family, spec: &DecoderSpec, recipe: &Recipe) -> f64 {
     let full = 4. * spec.count() as f64;
     let ends = if recipe.precision == Precision::F32 { 0. } else { embedding(spec) };
     let (quantized, largest) = (quantized(spec, recipe, &spec.sites()), transient(family, spec, None) as f64);
-    program(spec) + full + quantized + ends + values(spec, recipe, &USUAL) + LOGITS + largest
+    program(spec) + GAPS * (full + quantized + ends) + values(spec, recipe, &USUAL) + LOGITS + largest
 }
 
 fn program(spec: &DecoderSpec) -> f64 {
@@ -188,7 +194,7 @@ fn values(spec: &DecoderSpec, recipe: &Recipe, asked: &Asked) -> f64 {
                 let carried = if asked.keys > asked.pass { asked.keys } else { 0 };
                 3 * a.heads * a.head_dim * asked.pass + 2 * maps * a.kv_width() * (asked.pass + carried)
             }
-            Mixer::Ssm(s) => 6 * s.inner * asked.pass,
+            Mixer::Ssm(s) => (10 * s.inner + s.channels()) * asked.pass,
         };
         let ffn = match b.ffn {
             Ffn::None => 0,
@@ -204,7 +210,9 @@ fn values(spec: &DecoderSpec, recipe: &Recipe, asked: &Asked) -> f64 {
         (mixer + maps * tiles).max(ffn * asked.pass)
     });
     let widest = widest.max().unwrap_or(0);
-    4. * (4 * spec.hidden * asked.pass + widest + asked.waiting) as f64
+    // Logits of the sequences that are on their way, once more as the evaluator sees them.
+    let logits = if asked.writes { 2 * AT_ONCE * spec.vocab } else { 0 };
+    4. * (4 * spec.hidden * asked.pass + widest + asked.waiting + logits) as f64
 }
 
 /// What running these cells block by block takes, but for hidden states.
@@ -221,10 +229,19 @@ pub fn blocks(family: &dyn Family, spec: &DecoderSpec, cells: &[Pending]) -> f64
         block = block.max(4. * full as f64 + own + copy.max(running));
     }
     // At the ends, the embedding or the head: while it is laid out, or beside one lane's own.
-    let halves = cells.iter().any(|c| c.recipe.precision != Precision::F32);
-    let ends = embedding(spec) * if halves { 4. } else { 2. };
+    let own = |c: &Pending| {
+        let rounds = rounded_sites(c.recipe, spec).iter().any(|s| s.block.is_none());
+        rounds || c.recipe.precision != Precision::F32
+    };
+    let ends = embedding(spec) * if cells.iter().any(own) { 4. } else { 2. };
     let stream = most(&|c| 4. * (2 * c.asked.pass * spec.hidden + c.asked.waiting) as f64);
-    program(spec) + block.max(ends + LOGITS + stream)
+    // What every task asks, as long as the walk takes; and once more as one is asked again.
+    let mut written: Vec<(usize, usize)> = cells.iter().map(|c| (c.task, c.asked.written)).collect();
+    written.sort_unstable();
+    written.dedup();
+    let again = written.iter().map(|w| w.1).max().unwrap_or(0);
+    let written = 4 * (written.iter().map(|w| w.1).sum::<usize>() + again);
+    program(spec) + written as f64 + block.max(ends + LOGITS + stream)
 }
 
 /// Whether there is so much memory that nothing needs to be counted.
@@ -247,7 +264,9 @@ pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: boo
         let ways = vec![Way::Whole; cells.len()];
         return Prospect { ways, memory, most: all, file: 0. };
     };
+    let rest = most(&mut cells.iter().zip(&needs).filter(|(c, _)| !c.asked.writes).map(|(_, n)| *n));
     let way = |(cell, &needs): (&Pending, &f64)| match cell.asked.writes {
+        false if rest <= limit => Way::Whole,
         false => Way::Blocks,
         true if needs <= limit || !said => Way::Whole,
         true => Way::Nohow(

@@ -66,22 +66,25 @@ pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) 
         let (task, items) = (&study.tasks[cell.task], &run.plan.items[cell.task]);
         let recipe = &study.recipes[cell.recipe];
         let mut work = Work::default();
-        let fate = (|| {
+        let mut answer = |walked: &Walked| -> Result<_> {
             let asked = asked[&cell.task].as_ref().map_err(repeat)?;
-            let walked = walked.as_ref().map_err(repeat)?;
             let replay = |recipe: &Recipe| {
-                let lane = lanes.iter().position(|l| l.recipe == recipe).context("a lane for every cell")?;
-                walked.replay(Words::of(opened), asked, (lane, cell.task))
+                walked.replay(Words::of(opened), asked, (lane_of(&lanes, recipe)?, cell.task))
             };
             let mut lm = replay(recipe)?;
             let mut reference = replay(if needs_full(task) { &full } else { recipe })?;
-            let outcomes = evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items)
-                .with_context(|| format!("`{}`", task.label))?;
+            let outcomes = evaluate(&mut lm, &mut reference, (study.limit, study.seed), task, items)?;
             let twice = if needs_full(task) { 2 } else { 1 };
             for passes in &asked.passes {
                 work.computed += twice * passes.computed;
                 work.shared += twice * (passes.asked - passes.computed);
             }
+            Ok(outcomes)
+        };
+        let fate = (|| -> Result<Fate> {
+            let walked = walked.as_ref().map_err(repeat)?;
+            walked.makers[lane_of(&lanes, recipe)?].as_ref().map_err(repeat)?;
+            let outcomes = answer(walked).with_context(|| format!("`{}`", task.label))?;
             Ok(Fate::Evaluated(outcomes, sizes(recipe, &opened.spec, opened.stored_bits())?))
         })();
         let share = blocks * tokens(&asked, cell.task) as f64 / total.max(1) as f64;
@@ -104,6 +107,10 @@ fn add<'a>(lanes: &mut Vec<Lane<'a>>, recipe: &'a Recipe, task: usize) {
     }
 }
 
+fn lane_of(lanes: &[Lane], recipe: &Recipe) -> Result<usize> {
+    lanes.iter().position(|l| l.recipe == recipe).context("a lane for every cell")
+}
+
 fn tokens(asked: &BTreeMap<usize, Result<Asked>>, task: usize) -> usize {
     asked[&task].as_ref().map_or(0, |a| a.passes.iter().map(|p| p.computed).sum())
 }
@@ -119,8 +126,7 @@ fn ask(run: &Run, opened: &Opened, task: usize) -> Result<Asked> {
     let words = Words::of(opened);
     let mut lm = Listener { words, spec: &opened.spec, heard: Vec::new() };
     let mut reference = Listener { words, spec: &opened.spec, heard: Vec::new() };
-    evaluate(&mut lm, &mut reference, (run.study.limit, run.study.seed), task, items)
-        .with_context(|| format!("`{}`", task.label))?;
+    evaluate(&mut lm, &mut reference, (run.study.limit, run.study.seed), task, items)?;
     ensure!(!needs_full(task) || lm.heard == reference.heard, "both models are asked the same");
     let share = passes::apart(&opened.spec).is_none();
     let passes = lm.heard.iter().map(|s| passes::plan(s, PACK, share)).collect();
@@ -221,9 +227,11 @@ impl Walked<'_> {
     fn replay<'a>(&'a self, words: Words<'a>, asked: &'a Asked, at: (usize, usize)) -> Result<Replay<'a>> {
         let places = self.places.get(&at).context("a place for every lane")?.as_ref().map_err(repeat)?;
         let mut last = self.last.borrow_mut();
-        let decoder = match last.take() {
-            Some((lane, decoder)) if lane == at.0 => decoder,
-            _ => Arc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
+        // Another lane's must be gone before this one's is made.
+        let same = last.take().filter(|(lane, _)| *lane == at.0);
+        let decoder = match same {
+            Some((_, decoder)) => decoder,
+            None => Arc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
         };
         *last = Some((at.0, decoder.clone()));
         Ok(Replay { words, asked, hidden: &self.hidden, places, decoder, next: 0 })
@@ -317,7 +325,9 @@ impl Hidden {
     /// Nobody asks for these again.
     fn forget(&mut self, places: &Places) {
         for &place in places.iter().flatten().filter(|p| **p != NOWHERE) {
-            self.kept[place] = None;
+            if let Some(x) = self.kept[place].take() {
+                self.room += 4. * x.elem_count() as f64;
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Products of integers: weights and inputs of up to 8 bits, with their scales and zero points, summed in 32 bits.
 //!
 //! ```text
-//! y = sum_i s_x (x_i - z_x) s_w (w_i - z_w)                               i over inputs; s_w, z_w of i's group
-//!   = s_x (sum_g [ s_w sum_(i in g) x_i w_i  -  s_w z_w sum_(i in g) x_i ]  -  z_x sum_i s_w (w_i - z_w))
+//! y = sum_i s_x (x_i - z_x) s_w (w_i - z_w)                     i over inputs; s_w, z_w of i's group g
+//!   = s_x sum_g s_w [ sum_(i in g) x_i w_i  -  z_x W_g  -  z_w (X_g - n_g z_x) ]       W_g, X_g: sums of codes
 //! ```
-//! The sums over a group are exact; what is rounded is a few operations a group, in f32. So this is the product of the
-//! dequantized matrices up to f32's rounding, at a quarter of the bytes and of the multiplications' cost.
+//! What is in brackets is an integer, and exact, zero points included: the large parts of it that cancel do so before anything is
+//! rounded. Then comes one operation in f32 a group. So this is the product of the dequantized matrices up to f32's rounding, at a
+//! quarter of the bytes and of the multiplications' cost.
 //! Inputs are unsigned, weights signed, as the instructions want them: a format's codes are shifted with their zero point.
 //!
 //! ```text
@@ -19,8 +20,8 @@ use crate::float::vectorized;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Inputs of a sum that cannot overflow 32 bits: 255 * 128 * this is below 2^31.
-const LONGEST: usize = 32_768;
+/// Inputs of one sum, longer groups are cut: as many as leave the sums of codes, and what zero points add to them, 16 bits.
+const LONGEST: usize = 128;
 /// Rows of one task.
 const ROWS: usize = 96;
 
@@ -65,14 +66,21 @@ pub struct Codes {
     groups: Groups,
     /// `[out / 32][quads][32][4]`.
     codes: Vec<[[i8; 4]; WIDE]>,
-    /// `[out / 32][groups]`: scales, scales times zero points, zero points.
-    scales: Vec<[[f32; WIDE]; 3]>,
-    /// `[out / 32]`: sum of the dequantized weights of an output.
-    sums: Vec<[f32; WIDE]>,
+    /// `[out / 32][groups]`.
+    scales: Vec<Scales>,
+}
+
+/// Of a group, for the outputs of a panel.
+#[derive(Clone)]
+struct Scales {
+    scale: [f32; WIDE],
+    /// Sum of the codes, and zero point.
+    pairs: [[i16; 2]; WIDE],
 }
 
 impl Codes {
-    /// `fill(output, group, codes)` writes the group's codes of an output and gives their scale and zero point.
+    /// `fill(output, group, codes)` writes the group's codes of an output and gives their scale and zero point, an integer of
+    /// 9 bits at most.
     pub fn new(
         out: usize,
         groups: Groups,
@@ -81,31 +89,25 @@ impl Codes {
         let (quads, count) = (groups.quads(), groups.each.len());
         let panels = out.div_ceil(WIDE);
         let mut codes = vec![[[0i8; 4]; WIDE]; panels * quads];
-        let mut scales = vec![[[0f32; WIDE]; 3]; panels * count];
-        let mut sums = vec![[0f32; WIDE]; panels];
+        let mut scales = vec![Scales { scale: [0.; WIDE], pairs: [[0; 2]; WIDE] }; panels * count];
         if quads > 0 {
-            let parts = codes.par_chunks_mut(quads).zip(scales.par_chunks_mut(count)).zip(&mut sums);
-            parts.enumerate().for_each(|(panel, ((codes, scales), sums))| {
+            let parts = codes.par_chunks_mut(quads).zip(scales.par_chunks_mut(count));
+            parts.enumerate().for_each(|(panel, (codes, scales))| {
                 let mut row = vec![0i8; groups.inner];
                 for o in 0..WIDE.min(out - panel * WIDE) {
-                    let mut sum = 0f64;
                     for (g, (inputs, quads)) in groups.each.iter().enumerate() {
                         let row = &mut row[..inputs.len()];
                         let (scale, zero) = fill(panel * WIDE + o, g, row);
-                        scales[g][0][o] = scale;
-                        scales[g][1][o] = scale * zero;
-                        scales[g][2][o] = zero;
-                        let all: i64 = row.iter().map(|&c| i64::from(c)).sum();
-                        sum += f64::from(scale) * (all as f64 - f64::from(zero) * row.len() as f64);
+                        scales[g].scale[o] = scale;
+                        scales[g].pairs[o] = [row.iter().map(|&c| i16::from(c)).sum(), zero as i16];
                         for (quad, row) in codes[quads.clone()].iter_mut().zip(row.chunks(4)) {
                             quad[o][..row.len()].copy_from_slice(row);
                         }
                     }
-                    sums[o] = sum as f32;
                 }
             });
         }
-        Self { out, groups, codes, scales, sums }
+        Self { out, groups, codes, scales }
     }
 
     /// `(out, in)`.
@@ -120,7 +122,7 @@ impl Codes {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.codes[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.sums[..])
+        size_of_val(&self.codes[..]) + size_of_val(&self.scales[..])
     }
 
     /// The dequantized matrix `[out, in]`: `(code - zero) * scale`, as the format's own rounding gives it.
@@ -130,7 +132,8 @@ impl Codes {
         all.par_chunks_mut(self.groups.inner.max(1)).enumerate().for_each(|(row, out)| {
             let (panel, o) = (row / WIDE, row % WIDE);
             for (g, (inputs, at)) in self.groups.each.iter().enumerate() {
-                let [scale, _, zero] = self.scales[panel * count + g].map(|of| of[o]);
+                let of = &self.scales[panel * count + g];
+                let (scale, zero) = (of.scale[o], f32::from(of.pairs[o][1]));
                 let codes = self.codes[panel * quads..][at.clone()].iter().flat_map(|quad| quad[o]);
                 for (to, code) in out[inputs.clone()].iter_mut().zip(codes) {
                     *to = (f32::from(code) - zero) * scale;
@@ -163,13 +166,13 @@ impl Codes {
         // [strips][quads][tall], [strips][groups][tall]
         let strips = part.out.len().div_ceil(tall);
         let mut a = vec![[0u8; 4]; strips * quads * tall];
-        let mut sums = vec![0f32; strips * count * tall];
+        let mut pairs = vec![[0i16; 2]; strips * count * tall];
         for i in 0..part.out.len() {
             let (s, at, row) = (i / tall, i % tall, part.row + i);
             let from = x.codes[row * quads..][..quads].iter();
             a[s * quads * tall + at..].iter_mut().step_by(tall).zip(from).for_each(|(to, q)| *to = *q);
-            let from = x.sums[row * count..][..count].iter();
-            sums[s * count * tall + at..].iter_mut().step_by(tall).zip(from).for_each(|(to, v)| *to = *v);
+            let from = x.pairs[row * count..][..count].iter();
+            pairs[s * count * tall + at..].iter_mut().step_by(tall).zip(from).for_each(|(to, v)| *to = *v);
         }
         let mut totals = vec![[0f32; WIDE]; tall];
         for p in 0..width.div_ceil(WIDE) {
@@ -179,7 +182,7 @@ impl Codes {
             for s in 0..strips {
                 let strip = Strip {
                     a: &a[s * quads * tall..][..quads * tall],
-                    sums: &sums[s * count * tall..][..count * tall],
+                    pairs: &pairs[s * count * tall..][..count * tall],
                     b,
                     scales,
                     groups: &self.groups.each,
@@ -187,13 +190,11 @@ impl Codes {
                 kernel.run(&strip, &mut totals);
                 for (i, total) in totals.iter().enumerate().take(part.out.len() - s * tall) {
                     let row = part.row + s * tall + i;
-                    let (scale, zero) = x.scales[row];
+                    let scale = x.scales[row];
                     let out = &mut part.out[s * tall + i];
                     let end = out.len().min((p + 1) * WIDE);
                     let out = &mut out[p * WIDE..end];
-                    for ((y, total), sum) in out.iter_mut().zip(total).zip(&self.sums[panel]) {
-                        *y = scale * (total - zero * sum);
-                    }
+                    out.iter_mut().zip(total).for_each(|(y, total)| *y = scale * total);
                     if let Some(bias) = bias {
                         out.iter_mut().zip(&bias[panel * WIDE..]).for_each(|(y, b)| *y += b);
                     }
@@ -208,32 +209,36 @@ pub struct Inputs {
     groups: Groups,
     /// `[tokens][quads]`.
     codes: Vec<[u8; 4]>,
-    /// `[tokens]`: scale and zero point.
-    scales: Vec<(f32, f32)>,
-    /// `[tokens][groups]`: sum of the codes.
-    sums: Vec<f32>,
+    /// `[tokens]`.
+    scales: Vec<f32>,
+    /// `[tokens][groups]`: what a weight group's sum of codes and zero point are multiplied by: less the zero point, and less
+    /// the sum of the codes without it.
+    pairs: Vec<[i16; 2]>,
 }
 
 impl Inputs {
-    /// `fill(token, codes)` writes a token's codes and gives their scale and zero point.
+    /// `fill(token, codes)` writes a token's codes and gives their scale and zero point, an integer of 0 to 255.
     pub fn new(tokens: usize, groups: &Groups, fill: impl Fn(usize, &mut [u8]) -> (f32, f32) + Sync) -> Self {
         let (quads, count) = (groups.quads(), groups.each.len());
         let mut codes = vec![[0u8; 4]; tokens * quads];
-        let mut scales = vec![(0f32, 0f32); tokens];
-        let mut sums = vec![0f32; tokens * count];
+        let mut scales = vec![0f32; tokens];
+        let mut pairs = vec![[0i16; 2]; tokens * count];
         if quads > 0 {
-            let parts = codes.par_chunks_mut(quads).zip(sums.par_chunks_mut(count)).zip(&mut scales);
+            let parts = codes.par_chunks_mut(quads).zip(pairs.par_chunks_mut(count)).zip(&mut scales);
             let least = (16_384 / groups.inner).max(1);
             parts.enumerate().with_min_len(least).for_each_init(
                 || vec![0u8; groups.inner],
-                |row, (token, ((codes, sums), scale))| {
-                    *scale = fill(token, row);
+                |row, (token, ((codes, pairs), scale))| {
+                    let zero;
+                    (*scale, zero) = fill(token, row);
+                    let zero = zero as i32;
                     vectorized(
                         #[inline(always)]
                         || {
-                            for ((inputs, quads), sum) in groups.each.iter().zip(&mut *sums) {
+                            for ((inputs, quads), pair) in groups.each.iter().zip(&mut *pairs) {
                                 let row = &row[inputs.clone()];
-                                *sum = row.iter().fold(0, |sum, &c| sum + u32::from(c)) as f32;
+                                let sum = row.iter().fold(0, |sum, &c| sum + i32::from(c));
+                                *pair = [-zero as i16, (zero * row.len() as i32 - sum) as i16];
                                 let flat = codes[quads.clone()].as_flattened_mut();
                                 flat[..row.len()].copy_from_slice(row);
                             }
@@ -242,7 +247,7 @@ impl Inputs {
                 },
             );
         }
-        Self { groups: groups.clone(), codes, scales, sums }
+        Self { groups: groups.clone(), codes, scales, pairs }
     }
 }
 
@@ -251,11 +256,11 @@ struct Strip<'a> {
     /// `[quads][rows]`.
     a: &'a [[u8; 4]],
     /// `[groups][rows]`.
-    sums: &'a [f32],
+    pairs: &'a [[i16; 2]],
     /// `[quads]`.
     b: &'a [[[i8; 4]; WIDE]],
     /// `[groups]`.
-    scales: &'a [[[f32; WIDE]; 3]],
+    scales: &'a [Scales],
     groups: &'a [(Range<usize>, Range<usize>)],
 }
 
@@ -310,7 +315,7 @@ impl Kernel {
         }
     }
 
-    /// Writes the sum over groups to `totals [rows]`, before the input's scale and zero point.
+    /// Writes the sum over groups to `totals [rows]`, before the input's scale.
     fn run(self, strip: &Strip, totals: &mut [[f32; WIDE]]) {
         match self.0 {
             // SAFETY: `all` is where kernels come from, and it asks the machine first.
@@ -337,10 +342,11 @@ fn plain(strip: &Strip, totals: &mut [[f32; WIDE]]) {
                     *sum += a.iter().zip(b).map(|(a, &b)| a * i32::from(b)).sum::<i32>();
                 }
             }
-            let of_codes = -strip.sums[g * rows + i];
+            let [less_zero, less_sum] = strip.pairs[g * rows + i].map(i32::from);
             for o in 0..WIDE {
-                let sum = scales[0][o].mul_add(sums[o] as f32, total[o]);
-                total[o] = scales[1][o].mul_add(of_codes, sum);
+                let [sum, zero] = scales.pairs[o].map(i32::from);
+                let all = sums[o] + less_zero * sum + less_sum * zero;
+                total[o] = scales.scale[o].mul_add(all as f32, total[o]);
             }
         }
     }
@@ -353,6 +359,12 @@ mod x86 {
     use super::{Strip, WIDE};
     use std::arch::x86_64::*;
 
+    /// Two numbers of 16 bits as one of 32, as they lie in memory.
+    fn both(pair: [i16; 2]) -> i32 {
+        let [[a, b], [c, d]] = pair.map(i16::to_ne_bytes);
+        i32::from_ne_bytes([a, b, c, d])
+    }
+
     /// # Safety
     /// The machine has the features named.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -360,10 +372,8 @@ mod x86 {
         const ROWS: usize = 6;
         let mut all = [[_mm512_setzero_ps(); 2]; ROWS];
         let (a, _) = strip.a.as_chunks::<ROWS>();
-        let (of_codes, _) = strip.sums.as_chunks::<ROWS>();
-        for (([scale, product, _], of_codes), (_, quads)) in
-            strip.scales.iter().zip(of_codes).zip(strip.groups)
-        {
+        let (pairs, _) = strip.pairs.as_chunks::<ROWS>();
+        for ((scales, pairs), (_, quads)) in strip.scales.iter().zip(pairs).zip(strip.groups) {
             let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
             for (a, b) in a[quads.clone()].iter().zip(&strip.b[quads.clone()]) {
                 let b = b.as_flattened().as_ptr();
@@ -376,17 +386,20 @@ mod x86 {
                     }
                 }
             }
-            // SAFETY: both are 32 numbers.
-            let (scale, product) = unsafe {
-                let two =
-                    |x: &[f32; WIDE]| [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))];
-                (two(scale), two(product))
+            let own = scales.pairs.as_flattened().as_ptr();
+            let scale = scales.scale.as_ptr();
+            // SAFETY: 32 pairs, and 32 numbers.
+            let (own, scale) = unsafe {
+                (
+                    [_mm512_loadu_epi16(own), _mm512_loadu_epi16(own.add(32))],
+                    [_mm512_loadu_ps(scale), _mm512_loadu_ps(scale.add(16))],
+                )
             };
             for i in 0..ROWS {
-                let of_codes = _mm512_set1_ps(-of_codes[i]);
+                let pair = _mm512_set1_epi32(both(pairs[i]));
                 for v in 0..2 {
-                    let sum = _mm512_fmadd_ps(scale[v], _mm512_cvtepi32_ps(sums[i][v]), all[i][v]);
-                    all[i][v] = _mm512_fmadd_ps(product[v], of_codes, sum);
+                    let sum = _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(sums[i][v], pair, own[v]));
+                    all[i][v] = _mm512_fmadd_ps(scale[v], sum, all[i][v]);
                 }
             }
         }
@@ -405,11 +418,9 @@ mod x86 {
     pub unsafe fn avx2(strip: &Strip, totals: &mut [[f32; WIDE]]) {
         const ROWS: usize = 2;
         let (a, _) = strip.a.as_chunks::<ROWS>();
-        let (of_codes, _) = strip.sums.as_chunks::<ROWS>();
+        let (pairs, _) = strip.pairs.as_chunks::<ROWS>();
         totals.fill([0.; WIDE]);
-        for (([scale, product, _], of_codes), (_, quads)) in
-            strip.scales.iter().zip(of_codes).zip(strip.groups)
-        {
+        for ((scales, pairs), (_, quads)) in strip.scales.iter().zip(pairs).zip(strip.groups) {
             for half in [0, 16] {
                 let mut sums = [[_mm256_setzero_si256(); 4]; ROWS];
                 for (a, b) in a[quads.clone()].iter().zip(&strip.b[quads.clone()]) {
@@ -430,19 +441,19 @@ mod x86 {
                     }
                 }
                 for i in 0..ROWS {
-                    let of_codes = _mm256_set1_ps(-of_codes[i]);
                     for pair in 0..2 {
                         // Neighbours belong to one output.
                         let sum = _mm256_hadd_epi32(sums[i][2 * pair], sums[i][2 * pair + 1]);
-                        let sum = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(sum));
+                        let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(sum);
                         let at = half + 8 * pair;
-                        // SAFETY: eight of 32 numbers, from a place that leaves as many.
+                        // SAFETY: eight of 32 numbers, and of as many pairs, from a place that leaves as many.
                         unsafe {
                             let total = totals[i].as_mut_ptr().add(at);
-                            let (scale, product) = (scale.as_ptr().add(at), product.as_ptr().add(at));
-                            let all = _mm256_fmadd_ps(_mm256_loadu_ps(scale), sum, _mm256_loadu_ps(total));
-                            let all = _mm256_fmadd_ps(_mm256_loadu_ps(product), of_codes, all);
-                            _mm256_storeu_ps(total, all);
+                            let own = _mm256_loadu_si256(scales.pairs.as_ptr().add(at).cast());
+                            let less = _mm256_madd_epi16(_mm256_set1_epi32(both(pairs[i])), own);
+                            let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, less));
+                            let scale = _mm256_loadu_ps(scales.scale.as_ptr().add(at));
+                            _mm256_storeu_ps(total, _mm256_fmadd_ps(scale, sum, _mm256_loadu_ps(total)));
                         }
                     }
                 }
@@ -477,9 +488,15 @@ mod tests {
             let settings: Vec<(f32, f32)> = (0..out * groups.each.len())
                 .map(|_| (draw(1000) as f32 / 1e4 + 1e-3, draw(256) as f32 - 128.))
                 .collect();
-            let x: Vec<u8> = (0..tokens * inner).map(|_| draw(256) as u8).collect();
-            let of_x: Vec<(f32, f32)> =
+            // Some tokens near their zero point, at the far end of the codes, but for an outlier.
+            let mut x: Vec<u8> = (0..tokens * inner).map(|_| draw(256) as u8).collect();
+            let mut of_x: Vec<(f32, f32)> =
                 (0..tokens).map(|_| (draw(1000) as f32 / 1e4 + 1e-3, draw(256) as f32)).collect();
+            for t in (0..tokens).step_by(2) {
+                x[t * inner..][..inner].iter_mut().for_each(|c| *c = 253 + *c % 3);
+                x[t * inner] = 0;
+                of_x[t].1 = 254.;
+            }
             let codes = Codes::new(out, groups.clone(), |o, g, to| {
                 to.copy_from_slice(&w[o * inner..][groups.each[g].0.clone()]);
                 settings[o * groups.each.len() + g]

@@ -14,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 pub const WIDE: usize = 32;
 
 /// Numbers that begin where a cache line does.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Aligned {
     room: Vec<f32>,
     at: usize,
