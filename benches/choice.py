@@ -2,7 +2,7 @@
 
     cargo build --release
     pip install lm-eval torch transformers numpy
-    python benches/choice.py DATA_DIR --tokenizer DIR [--only hellaswag,mmlu] [--subject astronomy] [--limit 200]
+    python benches/choice.py DATA_DIR --tokenizer DIR [--only hellaswag,mmlu] [--subject global_facts] [--limit 200]
 
 DATA_DIR is that of parity.py: `hellaswag/hellaswag_val.jsonl`, `mmlu/test/SUBJECT_test.csv`,
 `mmlu/dev/SUBJECT_dev.csv`. HellaSwag has no examples, `--limit` items; MMLU is one subject with five examples, all its
@@ -142,7 +142,7 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--model", help="a LLaMA in Hugging Face layout; default: random, 125M shape")
     parser.add_argument("--only", default="hellaswag,mmlu")
-    parser.add_argument("--subject", default="astronomy", help="of MMLU (default: %(default)s)")
+    parser.add_argument("--subject", default="global_facts", help="of MMLU (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=200, help="items of HellaSwag (default: %(default)s)")
     parser.add_argument("--batches", default="1,8,16,32", help="of the harness (default: %(default)s)")
     parser.add_argument("--probe", type=int, default=32, help="items for choosing one (default: %(default)s)")
