@@ -18,6 +18,7 @@ use bitsweep::{
 use candle_core::{Device, Tensor};
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{hint::black_box, time::Instant};
 
 const TOKENS: usize = 2048;
@@ -59,14 +60,8 @@ fn peak() -> f64 {
 }
 
 fn noise(n: usize) -> Vec<f32> {
-    let mut x = 1_234_567u32;
-    let mut next = || {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        x as f32 / u32::MAX as f32 - 0.5
-    };
-    (0..n).map(|_| next()).collect()
+    let mut draws = StdRng::seed_from_u64(1);
+    (0..n).map(|_| draws.random::<f32>() - 0.5).collect()
 }
 
 fn seconds(f: impl FnOnce()) -> f64 {

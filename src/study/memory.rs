@@ -260,7 +260,10 @@ pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: boo
     let memory = memory.or_else(available).filter(|_| cpu).map(|m| m as f64);
     let most = |needs: &mut dyn Iterator<Item = f64>| needs.fold(0., f64::max);
     let all = most(&mut needs.iter().copied());
-    let Some(limit) = memory.filter(|m| all > *m) else {
+    let recipes: Vec<&Recipe> = cells.iter().map(|c| c.recipe).collect();
+    // A run does not count where there is plenty, and goes the same way.
+    let plenty = !said && plenty(opened, &recipes);
+    let Some(limit) = memory.filter(|m| all > *m && !plenty) else {
         let ways = vec![Way::Whole; cells.len()];
         return Prospect { ways, memory, most: all, file: 0. };
     };
