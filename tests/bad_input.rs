@@ -98,7 +98,7 @@ fn recipe_tables() {
         ("name = 'a'\nkv = { bit = 4 }", &["kv", "unknown field `bit`", "`bits`"]),
         ("name = 'a'\nkv = { bits = '4' }", &["kv.bits", "string"]),
         ("name = 'a'\nprecision = 'fp8'", &["`a`", "fp8", "f32, fp16, bf16"]),
-        ("name = 'a'\nprepare = []", &["prepare", "`precision`"]),
+        ("name = 'a'\nprepaer = []", &["prepaer", "`precision`"]),
         ("name = 'a/b'\nkv = { bits = 4 }", &["a/b", "without `/`"]),
         ("name = ''\nkv = { bits = 4 }", &["recipe", "a word"]),
         ("kv = { bits = 4 }", &["name"]),

@@ -11,9 +11,8 @@ use bitsweep::{
     },
     quant::{
         apply::apply,
-        grid::Per,
+        grid::{Grid, Per},
         recipe::Recipe,
-        weight::{Rounder, rtn::Rtn},
     },
     study::engine::{Engine, Words},
     tensor::{
@@ -101,7 +100,7 @@ fn what_sequences_share_cannot_be_seen_in_a_score() {
     let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
     let full = opened.load(&Device::Cpu).unwrap();
     for recipe in ["full", "w4a8kv4", "w8a8", "bf16", "kv2"] {
-        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16).unwrap();
+        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16, &[]).unwrap();
         let engine = |pack| Engine::new(&q.decoder, Words::of(&opened)).with_pack(pack);
         let sequences = few_shot();
         let mut alone = engine(4096).apart();
@@ -134,7 +133,7 @@ fn what_sequences_share_cannot_be_seen_in_any_family() {
         for (text, n) in [(f.tokens.as_slice(), f.tokens.len() / 2)].into_iter().chain(reads) {
             sharing_is_exact(&f.decoder, text, n, &f.name);
             if mapped.unfit(&f.spec).is_none() {
-                let q = apply(&mapped, &f.decoder, 32).unwrap().decoder;
+                let q = apply(&mapped, &f.decoder, 32, &[]).unwrap().decoder;
                 sharing_is_exact(&q, text, n, &format!("{} mapped", f.name));
             }
         }
@@ -174,7 +173,7 @@ fn block_by_block_is_a_pass_in_any_family() {
             if recipe.unfit(&f.spec).is_some() {
                 continue;
             }
-            let q = apply(&recipe, &f.decoder, 32).unwrap().decoder;
+            let q = apply(&recipe, &f.decoder, 32, &[]).unwrap().decoder;
             let ends = Decoder { blocks: Vec::new(), ..q.clone() };
             let batch = Batch::new([&f.tokens[..], &f.tokens[..3]]);
             let mut carried: Vec<Carried> = q.blocks.iter().map(|_| Carried::default()).collect();
@@ -194,13 +193,13 @@ fn block_by_block_is_a_pass_in_any_family() {
 fn groups_longer_than_a_sum_have_one_scale() {
     let inner = 40_000;
     for (bits, per, group) in [(8, Per::Group, 65_536), (4, Per::Group, 35_000), (3, Per::Row, 0)] {
-        let rtn = Rtn { bits, per, group: group.max(1), symmetric: false };
+        let grid = Grid { bits, per, group: group.max(1), symmetric: false };
         let mut w = noise(3 * inner, 5);
         // One piece has a range of its own.
         w[33_000..34_000].iter_mut().for_each(|x| *x *= 9.);
         let w = Tensor::from_vec(w, (3, inner), &Device::Cpu).unwrap();
-        let codes = Weight::Codes(rtn.codes(&w).unwrap().unwrap().into()).rows().unwrap();
-        assert_eq!(gap(&codes, &rtn.round(&w, Precision::F32).unwrap()), 0., "{bits} {per:?} {group}");
+        let codes = Weight::Codes(grid.codes(&w).unwrap().into()).rows().unwrap();
+        assert_eq!(gap(&codes, &grid.round(&w, Precision::F32).unwrap()), 0., "{bits} {per:?} {group}");
     }
 }
 
@@ -209,7 +208,7 @@ fn groups_longer_than_a_sum_have_one_scale() {
 fn a_row_that_is_not_finite_gives_no_number() {
     let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
     let full = opened.load(&Device::Cpu).unwrap();
-    let q = apply(&Recipe::parse("w8a8").unwrap(), &full, 16).unwrap().decoder;
+    let q = apply(&Recipe::parse("w8a8").unwrap(), &full, 16, &[]).unwrap().decoder;
     let linear = q.linears().find(|l| l.input.is_some()).unwrap();
     let (out, inner) = linear.weight.dims().unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -252,7 +251,7 @@ fn packing_and_threads_cannot_be_seen_in_a_score() {
     let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
     let full = opened.load(&Device::Cpu).unwrap();
     for recipe in ["full", "w4a8kv4", "bf16", "kv2"] {
-        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16).unwrap();
+        let q = apply(&Recipe::parse(recipe).unwrap(), &full, 16, &[]).unwrap();
         let engine = |pack| Engine::new(&q.decoder, Words::of(&opened)).with_pack(pack);
         let sequences = sequences();
         let want = bits(&mut engine(4096), &sequences);
@@ -293,8 +292,8 @@ fn routers_are_left_alone_unless_a_recipe_says_otherwise() {
         let table =
             |text: &str| bitsweep::study::sweep::expand("test", &text.parse().unwrap()).unwrap().remove(0);
         let weights = "name = 'x'\nweights = { method = 'rtn', bits = 2 }\n";
-        let usual = apply(&table(weights), &f.decoder, 32).unwrap().decoder;
-        let study = apply(&table(&format!("{weights}skip = ['head']")), &f.decoder, 32).unwrap().decoder;
+        let usual = apply(&table(weights), &f.decoder, 32, &[]).unwrap().decoder;
+        let study = apply(&table(&format!("{weights}skip = ['head']")), &f.decoder, 32, &[]).unwrap().decoder;
         let mut routers = 0;
         let rows = |linear: &Linear| linear.weight.rows().unwrap();
         let old = f.decoder.linears().zip(usual.linears().zip(study.linears()));
@@ -337,7 +336,7 @@ fn products_of_integers_are_those_of_the_rounded_floats() {
             .collect();
     recipes.push(table("weights = { method = 'rtn', bits = 8, symmetric = true }\nacts = { bits = 6 }"));
     for recipe in recipes {
-        let quantized = apply(&recipe, &full, 16).unwrap().decoder;
+        let quantized = apply(&recipe, &full, 16, &[]).unwrap().decoder;
         let mut counted = 0;
         for linear in quantized.linears() {
             let Weight::Codes(codes) = &linear.weight else { continue };
@@ -366,7 +365,7 @@ fn products_of_integers_are_those_of_the_rounded_floats() {
         assert!(counted > 0 || Kernel::best() == Kernel::PLAIN, "{}", recipe.name);
         // And rounding is that of the recipe without activations.
         let alone = Recipe { acts: None, ..recipe.clone() };
-        let alone = apply(&alone, &full, 16).unwrap().decoder;
+        let alone = apply(&alone, &full, 16, &[]).unwrap().decoder;
         for (a, b) in alone.linears().zip(quantized.linears()) {
             assert_eq!(
                 gap(&a.weight.rows().unwrap(), &b.weight.rows().unwrap()),
@@ -394,7 +393,7 @@ fn every_recipe_runs_on_every_family_token_by_token_as_in_one_pass() {
                 );
                 continue;
             }
-            let q = apply(&recipe, &f.decoder, 32).unwrap();
+            let q = apply(&recipe, &f.decoder, 32, &[]).unwrap();
             let want = logits(&q.decoder, &f.tokens);
             assert!(want.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| x.is_finite()));
             if f.cached.is_some() {
@@ -425,11 +424,11 @@ fn a_residual_window_keeps_the_newest_tokens_exact() {
     };
     for f in all().into_iter().filter(|f| ["llama", "bloom", "mistral"].contains(&f.family.name())) {
         let plain = logits(&f.decoder, &f.tokens);
-        let with = |residual| apply(&table(residual), &f.decoder, 32).unwrap().decoder;
+        let with = |residual| apply(&table(residual), &f.decoder, 32, &[]).unwrap().decoder;
         // Longer than the text: nothing is quantized.
         assert!(gap(&logits(&with(1000), &f.tokens), &plain) < 1e-4, "{}", f.name);
         // None: the same as without a window.
-        let none = apply(&Recipe::parse("kv2").unwrap(), &f.decoder, 32).unwrap().decoder;
+        let none = apply(&Recipe::parse("kv2").unwrap(), &f.decoder, 32, &[]).unwrap().decoder;
         assert!(gap(&logits(&with(0), &f.tokens), &logits(&none, &f.tokens)) == 0., "{}", f.name);
         // In between: the one pass is the token-by-token loop, and is neither end.
         let decoder = with(4);

@@ -117,7 +117,7 @@ fn nor_of_any_quantized_model() {
         .collect();
     let mut seen = Vec::new();
     for recipe in recipes {
-        let q = apply(&recipe, &full, 16).unwrap();
+        let q = apply(&recipe, &full, 16, &[]).unwrap();
         seen.push(alone_is_together(&recipe.name, &q.decoder, &opened, &prompts));
     }
     // The cache's rounding is in force.
@@ -463,7 +463,7 @@ fn draws_depend_on_seed_item_and_sample_alone() {
 fn the_first_difference_is_where_full_precision_parts() {
     let opened = builtin();
     let full = opened.load(&Device::Cpu).unwrap();
-    let quantized = apply(&Recipe::parse("w2").unwrap(), &full, 32).unwrap().decoder;
+    let quantized = apply(&Recipe::parse("w2").unwrap(), &full, 32, &[]).unwrap().decoder;
     for text in ["limit = 12", "limit = 12\ntemperature = 0.8\nsamples = 2\ntop_k = 40"] {
         let settings = settings(text);
         let words = Words::of(&opened);

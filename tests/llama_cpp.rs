@@ -104,7 +104,7 @@ fn perplexity_and_divergence() {
     let opened = load::open(model.to_str().unwrap(), "".as_ref(), None).unwrap();
     let full = opened.load(&Device::Cpu).unwrap();
     let recipe = Recipe::parse(&fixture.recipe).unwrap();
-    let quantized = apply(&recipe, &full, opened.stored_bits()).unwrap().decoder;
+    let quantized = apply(&recipe, &full, opened.stored_bits(), &[]).unwrap().decoder;
     let words = Words::of(&opened);
     let (mut lm, mut rounded) = (Engine::new(&full, words), Engine::new(&quantized, words));
 

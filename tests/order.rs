@@ -121,7 +121,7 @@ fn items_do_not_see_each_other() {
     let full = opened.load(&Device::Cpu).unwrap();
     let words = Words::of(&opened);
     let recipe = Recipe::parse("w4a8kv4").unwrap();
-    let quantized = apply(&recipe, &full, opened.stored_bits()).unwrap();
+    let quantized = apply(&recipe, &full, opened.stored_bits(), &[]).unwrap();
     for (kind, metrics, rest) in KINDS {
         let task = Task::parse(kind, &file(metrics, rest)).unwrap();
         let no_hub = || anyhow::bail!("no hub here");

@@ -91,7 +91,7 @@ fn groups_run_along_the_row_and_the_last_may_be_shorter() {
 #[test]
 fn bits_count_scales_and_zeros() {
     let bits = |recipe: &str, shape: (usize, usize)| {
-        Recipe::parse(recipe).unwrap().weights.unwrap().rounder().bits(shape) / (shape.0 * shape.1) as f64
+        Recipe::parse(recipe).unwrap().weights.unwrap().grid.bits(shape) / (shape.0 * shape.1) as f64
     };
     assert_eq!(bits("w4", (8, 256)), 4. + 20. / 128.);
     assert_eq!(bits("w4sym", (8, 256)), 4. + 16. / 128.);

@@ -125,7 +125,7 @@ impl Parts<'_> {
         let (out, inner) = self.spec.linear_shape(site);
         let weight = self.weight(Param::Weight(site), &[out, inner])?;
         let bias = self.spec.has_bias(site).then(|| self.get(Param::Bias(site), &[out])).transpose()?;
-        Ok(Linear { site, weight, bias, input: None })
+        Ok(Linear { site, weight, bias, turn: None, input: None })
     }
 
     fn norm(
@@ -320,6 +320,18 @@ impl Decoder {
     pub fn through(&self, block: &Block, x: &Tensor, batch: &Batch, carried: &mut Carried) -> Result<Tensor> {
         let mut pass = Pass { keep: batch.keep.clone(), ..Pass::new(self.mode, batch.spans.clone()) };
         block.forward(x, &mut pass, Past::Carried(carried))
+    }
+
+    /// The same of a batch that nothing came before, with every linear's input shown.
+    pub fn watched(
+        &self,
+        block: &Block,
+        x: &Tensor,
+        batch: &Batch,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let pass = Pass::new(self.mode, batch.spans.clone());
+        block.forward(x, &mut Pass { observer: Some(observer), ..pass }, Past::None)
     }
 
     /// From what leaves the last block to what the head reads.

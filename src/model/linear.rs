@@ -24,7 +24,9 @@ pub struct Linear {
     pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor>,
-    /// Replaces its input.
+    /// Turns its input, where its weight holds the inverse: the two together change nothing.
+    pub turn: Option<Arc<dyn InputMap>>,
+    /// Replaces its input, after that.
     pub input: Option<Arc<dyn InputMap>>,
 }
 
@@ -63,8 +65,16 @@ enum Entered {
 impl Linear {
     /// `[tokens, in]` to `[tokens, out]`.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let entered = self.enter(x, pass.mode)?;
-        self.product(x, &entered, pass)
+        let x = self.turned(x)?;
+        let entered = self.enter(&x, pass.mode)?;
+        self.product(&x, &entered, pass)
+    }
+
+    fn turned(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match &self.turn {
+            Some(turn) => turn.map(x)?,
+            None => x.clone(),
+        })
     }
 
     /// What an input becomes before the product: integers where the weight is integers.
@@ -82,16 +92,18 @@ impl Linear {
 
     /// Whether another linear's input becomes the same.
     fn enters_as(&self, other: &Self) -> bool {
-        let map = match (&self.input, &other.input) {
+        let same = |a: &Option<Arc<dyn InputMap>>, b: &Option<Arc<dyn InputMap>>| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (None, None) => true,
             _ => false,
         };
-        map && match (&self.weight, &other.weight) {
-            (Weight::Codes(a), Weight::Codes(b)) => a.groups() == b.groups(),
-            (Weight::Codes(_), _) | (_, Weight::Codes(_)) => false,
-            _ => true,
-        }
+        same(&self.turn, &other.turn)
+            && same(&self.input, &other.input)
+            && match (&self.weight, &other.weight) {
+                (Weight::Codes(a), Weight::Codes(b)) => a.groups() == b.groups(),
+                (Weight::Codes(_), _) | (_, Weight::Codes(_)) => false,
+                _ => true,
+            }
     }
 
     fn product(&self, x: &Tensor, entered: &Entered, pass: &mut Pass) -> Result<Tensor> {
@@ -120,12 +132,14 @@ pub(super) fn together<const N: usize>(
     pass: &mut Pass,
 ) -> Result<[Tensor; N]> {
     let mut outs = Vec::with_capacity(N);
-    let mut entered: Option<(&Linear, Entered)> = None;
+    let mut entered: Option<(&Linear, Tensor, Entered)> = None;
     for linear in linears {
-        if entered.as_ref().is_none_or(|(first, _)| !linear.enters_as(first)) {
-            entered = Some((linear, linear.enter(x, pass.mode)?));
+        if entered.as_ref().is_none_or(|(first, ..)| !linear.enters_as(first)) {
+            let x = linear.turned(x)?;
+            let as_is = linear.enter(&x, pass.mode)?;
+            entered = Some((linear, x, as_is));
         }
-        if let Some((_, entered)) = &entered {
+        if let Some((_, x, entered)) = &entered {
             outs.push(linear.product(x, entered, pass)?);
         }
     }

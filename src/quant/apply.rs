@@ -1,9 +1,11 @@
 //! From the full model to the quantized one, and what that says of sizes.
 use super::{
     acts::Dynamic,
+    calibrate::{Bench, Inputs, Seen, SeenBy},
     grid::Int,
     kv::PerHead,
     recipe::{Recipe, USUAL_SKIP},
+    weight::{Given, Needs, Rounder, Weights},
 };
 use crate::{
     mistake,
@@ -12,13 +14,16 @@ use crate::{
         decoder::{Decoder, Linear},
         ops::Precision,
         seam::{InputMap, KvMap},
-        site::Site,
+        site::{Role, Site},
         spec::DecoderSpec,
     },
     tensor::{int8::Kernel, matmul::Weight},
 };
-use anyhow::Result;
-use std::{collections::BTreeSet, sync::Arc};
+use anyhow::{Context, Result, ensure};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
 use wildmatch::WildMatch;
 
 /// A quantized model, and its sizes.
@@ -46,25 +51,65 @@ pub struct Sizes {
     pub notes: Vec<String>,
 }
 
-/// Makes the quantized model. `stored` is the checkpoint's bits a number.
-pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8) -> Result<Quantized> {
-    let maker = Maker::new(recipe, &full.spec)?;
+/// Makes the quantized model. `stored` is the checkpoint's bits a number; `texts` what a calibrated recipe looks at.
+pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) -> Result<Quantized> {
+    let mut maker = Maker::new(recipe, &full.spec, texts)?;
     let mut decoder = maker.ends(full)?;
-    decoder.blocks = full.blocks.iter().map(|b| maker.block(b)).collect::<Result<_>>()?;
-    Ok(Quantized { sizes: sizes(recipe, &full.spec, stored)?, decoder })
+    maker.enter(&decoder)?;
+    let blocks = full.blocks.iter().map(|b| maker.block(b, &decoder)).collect::<Result<_>>()?;
+    decoder.blocks = blocks;
+    Ok(Quantized { sizes: maker.sizes(stored), decoder })
 }
 
-/// A recipe on its way through one model, part by part.
+/// A recipe on its way through one model, part by part, blocks in order.
 pub struct Maker<'a> {
     recipe: &'a Recipe,
+    spec: Arc<DecoderSpec>,
     skip: BTreeSet<Site>,
     input: Option<Arc<dyn InputMap>>,
     kv: Option<Arc<dyn KvMap>>,
+    bench: Option<Bench>,
+    /// Bits of the matrices rounded so far, where they depend on values.
+    bits: BTreeMap<Site, f64>,
+    notes: BTreeSet<String>,
+}
+
+/// One block under the hands of a [`Transform`](super::prepare::Transform).
+pub struct At<'a> {
+    /// What the model is.
+    pub spec: &'a DecoderSpec,
+    /// The whole recipe.
+    pub recipe: &'a Recipe,
+    /// How a block is run.
+    pub runner: &'a Decoder,
+    /// What its inputs are.
+    pub bench: Option<&'a Bench>,
+    /// Which of them.
+    pub inputs: Inputs,
+    /// Whose weights will be rounded.
+    pub rounds: &'a dyn Fn(Site) -> bool,
+}
+
+impl At<'_> {
+    /// The calibration text, for who needs one.
+    pub fn bench(&self) -> Result<&Bench> {
+        self.bench.context("a calibrated method without a text")
+    }
+
+    /// What the linears of a block are given.
+    pub fn watch(&self, block: &Block, needs: Needs) -> Result<SeenBy> {
+        self.bench()?.watch(self.runner, block, self.inputs, needs, &|_| true)
+    }
+
+    /// What will round a linear's weight, if anything will.
+    pub fn weights(&self, site: Site) -> Option<&Weights> {
+        self.recipe.weights.as_ref().filter(|_| (self.rounds)(site))
+    }
 }
 
 impl<'a> Maker<'a> {
     /// Checks what the recipe skips against the model's sites.
-    pub fn new(recipe: &'a Recipe, spec: &DecoderSpec) -> Result<Self> {
+    pub fn new(recipe: &'a Recipe, spec: &DecoderSpec, texts: &[Vec<u32>]) -> Result<Self> {
         let precision = recipe.precision;
         let input = recipe.acts.as_ref().map(|acts| -> Result<Arc<dyn InputMap>> {
             Ok(Arc::new(Dynamic { format: Int::new(acts.bits, acts.symmetric)?, precision }))
@@ -73,49 +118,165 @@ impl<'a> Maker<'a> {
             let format = Int::new(kv.bits, kv.symmetric)?;
             Ok(Arc::new(PerHead { settings: kv.clone(), format, precision }))
         });
-        Ok(Self { recipe, skip: skipped(recipe, spec)?, input: input.transpose()?, kv: kv.transpose()? })
+        let streams = recipe.streams();
+        ensure!(
+            streams.is_empty() || !texts.is_empty(),
+            "recipe `{}` looks at a text, and has none",
+            recipe.name
+        );
+        Ok(Self {
+            recipe,
+            spec: Arc::new(spec.clone()),
+            skip: skipped(recipe, spec)?,
+            input: input.transpose()?,
+            kv: kv.transpose()?,
+            bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
+            bits: BTreeMap::new(),
+            notes: BTreeSet::new(),
+        })
     }
 
     /// What is outside the blocks.
     pub fn ends(&self, full: &Decoder) -> Result<Decoder> {
         let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
+        for prepare in &self.recipe.prepare {
+            prepare.transform().ends(&mut decoder)?;
+        }
         if self.recipe.precision != Precision::F32 {
             decoder = decoder.in_precision(self.recipe.precision)?;
         }
-        decoder.ends.values_mut().try_for_each(|linear| self.linear(linear))?;
+        for linear in decoder.ends.values_mut().filter(|l| !self.skip.contains(&l.site)) {
+            if let Some(weights) = &self.recipe.weights {
+                let given = self.given(linear.site, weights, &EMPTY);
+                // What is outside the blocks is not calibrated.
+                let plain = Weights::rtn(weights.grid.clone());
+                let rounder =
+                    if weights.rounder().needs().any() { plain.rounder() } else { weights.rounder() };
+                linear.weight = self.rounded(linear, rounder, &given)?.0;
+            }
+            linear.input = self.input.clone();
+        }
         Ok(decoder)
     }
 
-    /// One block.
-    pub fn block(&self, full: &Block) -> Result<Block> {
+    /// Before the first block; `ends` are the recipe's own, with the embedding.
+    pub fn enter(&mut self, ends: &Decoder) -> Result<()> {
+        self.bench.as_mut().map_or(Ok(()), |b| b.enter(ends))
+    }
+
+    /// The next block. `runner` runs blocks as the recipe's decoder does.
+    pub fn block(&mut self, full: &Block, runner: &Decoder) -> Result<Block> {
         let mut block = full.clone();
+        let rounds = |site: Site| self.recipe.weights.is_some() && !self.skip.contains(&site);
+        for prepare in &self.recipe.prepare {
+            let transform = prepare.transform();
+            let inputs = self.recipe.calibrate.inputs.unwrap_or(transform.inputs());
+            let (spec, recipe, bench) = (&*self.spec, self.recipe, self.bench.as_ref());
+            transform.block(&mut block, &At { spec, recipe, runner, bench, inputs, rounds: &rounds })?;
+        }
         if self.recipe.precision != Precision::F32 {
             block.round(self.recipe.precision)?;
         }
-        block.linears.values_mut().try_for_each(|linear| self.linear(linear))?;
+        let prepared = block.clone();
+        if let Some(weights) = &self.recipe.weights {
+            self.round(&mut block, weights, runner)?;
+        }
+        if let Some(bench) = &mut self.bench {
+            bench.advance(runner, &prepared, &block)?;
+        }
+        for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
+            linear.input = self.input.clone();
+        }
         block.kv = self.kv.clone();
         Ok(block)
     }
 
-    fn linear(&self, linear: &mut Linear) -> Result<()> {
-        if self.skip.contains(&linear.site) {
-            return Ok(());
-        }
-        if let Some(weights) = &self.recipe.weights {
-            let full = linear.weight.rows()?;
-            let codes = match full.device().is_cpu() && integers(self.recipe) {
-                true => weights.rounder().codes(&full)?,
-                false => None,
+    /// Rounds a block's matrices, stage by stage where the method wants it so.
+    fn round(&mut self, block: &mut Block, weights: &Weights, runner: &Decoder) -> Result<()> {
+        let rounder = weights.rounder();
+        let keys: Vec<_> =
+            block.linears.iter().filter(|(_, l)| !self.skip.contains(&l.site)).map(|(k, _)| *k).collect();
+        let stages: Vec<Vec<_>> = match rounder.in_stages() {
+            false => vec![keys],
+            true => {
+                let mut stages: BTreeMap<u8, Vec<_>> = BTreeMap::new();
+                for key in keys {
+                    stages.entry(stage(key.1)).or_default().push(key);
+                }
+                stages.into_values().collect()
+            }
+        };
+        for stage in stages {
+            let sites: BTreeSet<Site> = stage.iter().map(|k| block.linears[k].site).collect();
+            let seen = match (&self.bench, rounder.needs()) {
+                (Some(bench), needs) if needs.any() => {
+                    let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Quantized);
+                    bench.watch(runner, block, inputs, needs, &|s| sites.contains(&s))?
+                }
+                _ => SeenBy::new(),
             };
-            linear.weight = match codes {
-                Some(codes) => Weight::Codes(Arc::new(codes)),
-                None => Weight::from(weights.rounder().round(&full, self.recipe.precision)?).laid()?,
-            };
+            for key in stage {
+                let linear = &block.linears[&key];
+                let site = linear.site;
+                let given = self.given(site, weights, seen.get(&site).map_or(&*EMPTY, |s| s));
+                let (weight, bits, note) = self.rounded(linear, rounder, &given)?;
+                self.bits.extend(bits.map(|b| (site, b)));
+                self.notes.extend(note.map(|n| format!("{site}: {n}")));
+                if let Some(linear) = block.linears.get_mut(&key) {
+                    linear.weight = weight;
+                }
+            }
         }
-        linear.input = self.input.clone();
         Ok(())
     }
+
+    fn given<'b>(&'b self, site: Site, weights: &'b Weights, seen: &'b Seen) -> Given<'b> {
+        Given { site, spec: &self.spec, grid: &weights.grid, seen, precision: self.recipe.precision }
+    }
+
+    fn rounded(
+        &self,
+        linear: &Linear,
+        rounder: &dyn Rounder,
+        given: &Given,
+    ) -> Result<(Weight, Option<f64>, Option<String>)> {
+        let full = linear.weight.rows()?;
+        let codes = match full.device().is_cpu() && integers(self.recipe) {
+            true => rounder.codes(given.grid, &full)?,
+            false => None,
+        };
+        if let Some(codes) = codes {
+            return Ok((Weight::Codes(Arc::new(codes)), None, None));
+        }
+        let rounded = rounder.round(&full, given).with_context(|| format!("`{}`", given.site))?;
+        Ok((Weight::from(rounded.weight).laid()?, rounded.bits, rounded.note))
+    }
+
+    /// Sizes of what was made.
+    pub fn sizes(&self, stored: u8) -> Sizes {
+        let mut sizes = measure(self.recipe, &self.spec, stored, &self.skip, &self.bits);
+        sizes.notes.extend(self.notes.iter().cloned());
+        sizes
+    }
 }
+
+/// Before what another linear's input depends on.
+fn stage(role: Role) -> u8 {
+    match role {
+        Role::ProjectIn => 0,
+        Role::Q | Role::K | Role::V | Role::SsmIn => 1,
+        Role::SsmX => 2,
+        Role::SsmDt => 3,
+        Role::O | Role::SsmOut => 4,
+        Role::Router => 5,
+        Role::Gate | Role::Up => 6,
+        Role::Down => 7,
+        Role::ProjectOut | Role::Head => 8,
+    }
+}
+
+/// Of a linear that saw nothing.
+static EMPTY: LazyLock<Seen> = LazyLock::new(Seen::default);
 
 /// Whether a recipe's products are of integers on this machine's CPU: where both sides are codes, and the machine does such
 /// products well. In f32 alone they mean the same.
@@ -154,23 +315,35 @@ fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
 
 /// Sizes alone, without rounding anything.
 pub fn sizes(recipe: &Recipe, spec: &DecoderSpec, stored: u8) -> Result<Sizes> {
+    Ok(measure(recipe, spec, stored, &skipped(recipe, spec)?, &BTreeMap::new()))
+}
+
+fn measure(
+    recipe: &Recipe,
+    spec: &DecoderSpec,
+    stored: u8,
+    skip: &BTreeSet<Site>,
+    known: &BTreeMap<Site, f64>,
+) -> Sizes {
     let stored = match recipe.precision {
         Precision::F32 => f64::from(stored),
         _ => 16.,
     };
-    let skip = skipped(recipe, spec)?;
     let total = spec.count() as f64;
     let (mut weights, mut bits) = (0., 0.);
     let mut notes = BTreeSet::new();
     if let Some(method) = &recipe.weights {
+        let rounder = method.rounder();
         for site in spec.sites().into_iter().filter(|s| !skip.contains(s)) {
             let shape = spec.linear_shape(site);
             weights += (shape.0 * shape.1) as f64;
-            bits += method.rounder().bits(shape);
-            notes.extend(method.rounder().note(shape.1).map(|n| format!("{}: {n}", site.role.name())));
+            bits +=
+                known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
+            let note = rounder.note(&method.grid, shape.1, (site, spec));
+            notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));
         }
     }
-    let head = Site::end(crate::model::site::Role::Head).to_string();
+    let head = Site::end(Role::Head).to_string();
     if recipe.weights.is_some()
         && spec.head.tied
         && !recipe.skip.iter().any(|s| WildMatch::new(s).matches(&head))
@@ -185,12 +358,12 @@ pub fn sizes(recipe: &Recipe, spec: &DecoderSpec, stored: u8) -> Result<Sizes> {
             notes.insert(format!("kv: ragged: heads of {d} in groups of {g}, the last of {}", d % g));
         }
     }
-    Ok(Sizes {
-        weight_bits: recipe.weights.as_ref().map_or(stored, |w| f64::from(w.rounder().code_bits())),
+    Sizes {
+        weight_bits: recipe.weights.as_ref().map_or(stored, |w| w.rounder().code_bits(&w.grid)),
         act_bits: recipe.acts.as_ref().map_or(float, |a| f64::from(a.bits)),
         kv_bits: recipe.kv.as_ref().map_or(float, |k| f64::from(k.bits)),
         bits_per_weight: if weights > 0. { bits / weights } else { stored },
         size_mb: (bits + (total - weights) * stored) / 8e6,
         notes: notes.into_iter().collect(),
-    })
+    }
 }

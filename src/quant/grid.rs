@@ -10,12 +10,18 @@
 //! The range is *not* stretched to hold zero, and `zero` is clamped: a group far from zero saturates.
 use super::Entry;
 use crate::{
+    float::vectorized,
     model::ops::{Precision, rounded},
-    tensor::rows,
+    tensor::{
+        int8::{Codes, Groups},
+        rows,
+    },
 };
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::ops::Range;
 
 /// A set of representable values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +70,150 @@ impl Int {
             // Around the middle, where zero points are: sums of codes stay small.
             (false, bits) => f32::from(1u8 << (bits - 1)),
         }
+    }
+}
+
+/// What the values of a matrix become: a format, and which of them share a scale. `bits = 4, group = 64` in a table.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    /// 2 to 8.
+    pub bits: u8,
+    /// Which weights share a scale.
+    #[serde(default = "grouped")]
+    pub per: Per,
+    /// How many, for `per = "group"`.
+    #[serde(default = "usual")]
+    pub group: usize,
+    /// Without a zero point.
+    #[serde(default)]
+    pub symmetric: bool,
+}
+
+fn grouped() -> Per {
+    Per::Group
+}
+/// The study's group.
+pub fn usual() -> usize {
+    128
+}
+
+/// What all groups of one matrix share.
+#[derive(Clone, Copy, Debug)]
+pub struct Over {
+    format: Int,
+    precision: Precision,
+    /// Of the whole matrix, where one scale is for all.
+    one: Option<Fitted>,
+}
+
+impl Over {
+    /// Fits the values of one group.
+    pub fn fit(&self, x: &[f32]) -> Fitted {
+        self.one.unwrap_or_else(|| self.format.fit(x, self.precision))
+    }
+}
+
+impl Grid {
+    /// Its keys in a table.
+    pub const KEYS: &[&str] = &["bits", "per", "group", "symmetric"];
+
+    /// Refuses what cannot be.
+    pub fn check(&self) -> Result<()> {
+        Int::new(self.bits, self.symmetric)?;
+        ensure!(self.group > 0, "a group of 0; it is at least 1");
+        Ok(())
+    }
+
+    fn format(&self) -> Int {
+        Int { bits: self.bits, symmetric: self.symmetric }
+    }
+
+    /// Inputs that share a scale, in a row of `inputs`.
+    pub fn groups(&self, inputs: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let group = if self.per == Per::Group { self.group.max(1) } else { inputs.max(1) };
+        (0..inputs).step_by(group).map(move |start| start..(start + group).min(inputs))
+    }
+
+    /// Looks at a whole matrix once; its groups are fitted one by one.
+    pub fn over(&self, weight: &[f32], precision: Precision) -> Over {
+        let format = self.format();
+        let one = (self.per == Per::Tensor).then(|| format.fit(weight, precision));
+        Over { format, precision, one }
+    }
+
+    /// Each value to the nearest.
+    pub fn round(&self, weight: &Tensor, precision: Precision) -> Result<Tensor> {
+        fake_quantize(weight, self.format(), self.per, self.group, precision)
+    }
+
+    /// The same as integers with their scales, in f32.
+    pub fn codes(&self, weight: &Tensor) -> Result<Codes> {
+        let ((out, inner), weight) = (weight.dims2()?, weight.contiguous()?);
+        let (format, shift) = (self.format(), self.format().shift());
+        let codes = rows::with(&weight, |w| {
+            let over = self.over(w, Precision::F32);
+            let group = if self.per == Per::Group { self.group } else { inner };
+            let groups = Groups::new(inner, group);
+            let spans: Vec<_> = groups.inputs().collect();
+            Codes::new(out, groups, |o, g, codes| {
+                let row = &w[o * inner..][..inner];
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        // A group that is cut for its sums' sake has one scale all the same.
+                        let start = spans[g].start / group.max(1) * group;
+                        let of = &row[start..(start + group).min(inner)];
+                        let fitted = over.one.unwrap_or_else(|| format.fit(of, Precision::F32));
+                        let zero = fitted.codes(&row[spans[g].clone()], shift, codes, |code| code as i8);
+                        (fitted.scale, zero)
+                    },
+                )
+            })
+        })?;
+        Ok(codes)
+    }
+
+    /// Bytes in memory of [`codes`](Grid::codes) of a matrix `(out, in)`.
+    pub fn code_bytes(&self, (out, inner): (usize, usize)) -> usize {
+        out * (inner + 3 * size_of::<f32>() * self.groups(inner).count().max(1))
+    }
+
+    /// Bits of one code.
+    pub fn code_bits(&self) -> f64 {
+        f64::from(self.bits)
+    }
+
+    /// Bits of a matrix `(out, in)`: `b` a weight; for each scale 16 more, and `b` for its zero point.
+    pub fn bits(&self, (rows, cols): (usize, usize)) -> f64 {
+        let scales = match self.per {
+            Per::Tensor => 1,
+            Per::Row => rows,
+            Per::Group => rows * cols.div_ceil(self.group),
+        };
+        let zero = if self.symmetric { 0 } else { self.bits };
+        f64::from(self.bits) * (rows * cols) as f64 + scales as f64 * f64::from(16 + zero)
+    }
+
+    /// What a reader must know of a row of this many inputs: a last group that is shorter.
+    pub fn note(&self, inputs: usize) -> Option<String> {
+        let rest = inputs % self.group;
+        (self.per == Per::Group && inputs > self.group && rest != 0)
+            .then(|| format!("ragged: {inputs} inputs in groups of {}, the last of {rest}", self.group))
+    }
+
+    /// Settings as records keep them.
+    pub fn describe(&self) -> Value {
+        let mut all = json!({
+            "format": format!("int{}", self.bits), "bits": self.bits, "per": self.per,
+            "scheme": if self.symmetric { "symmetric" } else { "asymmetric" },
+            "zero": if self.symmetric { "none" } else { "rounded, clamped to the codes; range not stretched to zero" },
+            "range": "min-max", "axis": "input",
+        });
+        if self.per == Per::Group {
+            all["group"] = self.group.into();
+        }
+        all
     }
 }
 
@@ -122,6 +272,13 @@ impl Fitted {
     #[inline(always)]
     fn code_with(&self, x: f32, r: impl Fn(f32) -> f32) -> f32 {
         r(round(r(x / self.scale)) + self.zero).clamp(self.low, self.high)
+    }
+
+    /// The nearest representable value.
+    #[inline(always)]
+    pub fn one(&self, x: f32) -> f32 {
+        let r = |v| self.precision.one(v);
+        r((self.code_with(x, r) - self.zero) * self.scale)
     }
 
     /// The integer code of a value.

@@ -17,7 +17,7 @@ pub struct Kv {
     /// 2 to 8, keys and values alike.
     pub bits: u8,
     /// Values along a head that share a scale; a shorter head is one group.
-    #[serde(default = "super::weight::rtn::usual")]
+    #[serde(default = "super::grid::usual")]
     pub group: usize,
     /// The newest tokens that attention still reads exactly.
     #[serde(default)]

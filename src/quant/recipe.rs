@@ -9,19 +9,18 @@
 use super::{
     Described, Entry,
     acts::{Acts, PerToken},
-    grid::{Int, Per},
+    calibrate::{Calibrate, Inputs},
+    grid::{Grid, Int, Per, usual},
     kv::Kv,
-    weight::{
-        Weights,
-        rtn::{Rtn, usual},
-    },
+    prepare::Prepare,
+    weight::Weights,
 };
 use crate::{
     mistake,
     model::{ops::Precision, spec::DecoderSpec},
 };
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Notations, for `list`.
@@ -56,18 +55,22 @@ pub struct Recipe {
     pub name: String,
     /// Of the arithmetic.
     pub precision: Precision,
+    /// What is done before, in this order.
+    pub prepare: Vec<Prepare>,
     /// How weights are rounded.
     pub weights: Option<Weights>,
     /// How activations are.
     pub acts: Option<Acts>,
     /// How keys and values are.
     pub kv: Option<Kv>,
+    /// What methods that look at a text are shown.
+    pub calibrate: Calibrate,
     /// Sites left alone, as patterns with `*`: `head`, `blocks.0.*`, `*.ffn.down`.
     pub skip: Vec<String>,
 }
 
 /// `[[recipe]]` of a study, one point of its axes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// What records call it.
@@ -75,6 +78,9 @@ pub struct Table {
     /// `f32` (default), `fp16`, `bf16`.
     #[serde(default)]
     pub precision: Option<String>,
+    /// See [`Prepare`].
+    #[serde(default)]
+    pub prepare: Vec<Prepare>,
     /// See [`Weights`].
     #[serde(default)]
     pub weights: Option<Weights>,
@@ -84,6 +90,9 @@ pub struct Table {
     /// See [`Kv`].
     #[serde(default)]
     pub kv: Option<Kv>,
+    /// See [`Calibrate`].
+    #[serde(default)]
+    pub calibrate: Calibrate,
     /// Default [`USUAL_SKIP`].
     #[serde(default)]
     pub skip: Option<Vec<String>>,
@@ -95,9 +104,11 @@ impl Recipe {
         Self {
             name: "full".into(),
             precision: Precision::F32,
+            prepare: Vec::new(),
             weights: None,
             acts: None,
             kv: None,
+            calibrate: Calibrate::default(),
             skip: usual_skip(),
         }
     }
@@ -131,19 +142,26 @@ impl Recipe {
         Recipe {
             name,
             precision,
+            prepare: table.prepare,
             weights: table.weights,
             acts: table.acts,
             kv: table.kv,
+            calibrate: table.calibrate,
             skip: table.skip.unwrap_or_else(usual_skip),
         }
         .checked()
     }
 
     fn checked(self) -> Result<Self> {
-        let weights = self.weights.as_ref().map(|Weights::Rtn(w)| (w.bits, w.group, "weights"));
+        if let Some(Err(e)) = self.weights.as_ref().map(Weights::check) {
+            mistake!("recipe `{}`: weights: {e}", self.name);
+        }
+        if let Err(e) = self.calibrate.check() {
+            mistake!("recipe `{}`: {e}", self.name);
+        }
         let acts = self.acts.as_ref().map(|a| (a.bits, 1, "acts"));
         let kv = self.kv.as_ref().map(|k| (k.bits, k.group, "kv"));
-        for (bits, group, what) in [weights, acts, kv].into_iter().flatten() {
+        for (bits, group, what) in [acts, kv].into_iter().flatten() {
             if let Err(e) = Int::new(bits, false) {
                 mistake!("recipe `{}`: {what}: {e}", self.name);
             }
@@ -156,11 +174,29 @@ impl Recipe {
 
     /// Whether anything at all is changed.
     pub fn is_full(&self) -> bool {
-        self.precision == Precision::F32 && self.weights.is_none() && self.acts.is_none() && self.kv.is_none()
+        let nothing = self.weights.is_none() && self.acts.is_none() && self.kv.is_none();
+        self.precision == Precision::F32 && self.prepare.is_empty() && nothing
+    }
+
+    /// The hidden states that calibration keeps; none where no method looks at a text.
+    pub fn streams(&self) -> Vec<Inputs> {
+        let transforms = self.prepare.iter().map(Prepare::transform);
+        let mut streams: Vec<Inputs> = transforms.filter(|t| t.calibrated()).map(|t| t.inputs()).collect();
+        if self.weights.as_ref().is_some_and(|w| w.rounder().needs().any()) {
+            streams.push(Inputs::Quantized);
+        }
+        if let Some(said) = self.calibrate.inputs {
+            streams.iter_mut().for_each(|s| *s = said);
+        }
+        streams.dedup();
+        streams
     }
 
     /// Why the recipe cannot work on a model, where it cannot.
     pub fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
+        if let Some(why) = self.prepare.iter().find_map(|p| p.transform().unfit(spec)) {
+            return Some(why);
+        }
         let keys = spec.blocks.iter().any(|b| b.mixer.attention().is_some());
         (self.kv.is_some() && !keys).then(|| {
             "`kv` rounds what attention keeps, and this model has no attention: its state is of fixed size".into()
@@ -169,14 +205,21 @@ impl Recipe {
 
     /// Every setting, for the record and for the cell's hash. The name is not part of it.
     pub fn describe(&self) -> Value {
-        json!({
+        let mut all = json!({
             "precision": self.precision.name(),
-            "weights": self.weights.as_ref().map(|w| w.rounder().describe()),
+            "weights": self.weights.as_ref().map(Weights::describe),
             "acts": self.acts.as_ref().map(Described::describe),
             "kv": self.kv.as_ref().map(Described::describe),
             "skip": self.skip,
             "never": "embeddings, norms, biases",
-        })
+        });
+        if !self.prepare.is_empty() {
+            all["prepare"] = self.prepare.iter().map(|p| p.transform().describe()).collect();
+        }
+        if !self.streams().is_empty() {
+            all["calibrate"] = self.calibrate.describe();
+        }
+        all
     }
 }
 
@@ -208,7 +251,7 @@ fn parse(text: &str) -> Option<Recipe> {
             (Per::Group, usual())
         };
         let bits = u8::try_from(bits).ok()?;
-        recipe.weights = Some(Weights::Rtn(Rtn { bits, per, group, symmetric: rest.word("sym") }));
+        recipe.weights = Some(Weights::rtn(Grid { bits, per, group, symmetric: rest.word("sym") }));
     }
     if rest.word("a") {
         let bits = u8::try_from(rest.number()?).ok()?;

@@ -1,9 +1,9 @@
 //! `configs/<study>.toml`, strictly: a misspelt key is an error that names the valid ones.
-use super::sweep;
+use super::{calibrate, sweep};
 use crate::{
     mistake,
     mistake::Blame,
-    quant::recipe::Recipe,
+    quant::{calibrate::Calibrate, recipe::Recipe},
     results::Rule,
     suite::{
         ask::Profile,
@@ -35,6 +35,9 @@ struct File {
     recipes: Vec<String>,
     #[serde(default)]
     recipe: Vec<toml::Table>,
+    /// Where a recipe does not say it.
+    #[serde(default)]
+    calibrate: Calibrate,
     #[serde(default)]
     gate: Vec<Rule>,
     #[serde(default)]
@@ -197,6 +200,13 @@ impl Study {
         for table in &file.recipe {
             recipes.extend(sweep::expand(label, table)?);
         }
+        file.calibrate.check().blame(format!("study `{label}`"))?;
+        let built_in = file.models.iter().all(|m| m.starts_with("builtin:"));
+        let usual = calibrate::USUAL[usize::from(!built_in)];
+        let usual = Calibrate { data: Some(usual.into()), ..Calibrate::default() };
+        for recipe in recipes.iter_mut().filter(|r| !r.streams().is_empty()) {
+            recipe.calibrate = recipe.calibrate.or(&file.calibrate).or(&usual);
+        }
         let mut names = BTreeSet::new();
         if let Some(twice) = recipes.iter().find(|r| !names.insert(r.name.as_str())) {
             mistake!("study `{label}`: two recipes are called `{}`", twice.name);
@@ -236,6 +246,11 @@ impl Study {
         let mut task_names: Vec<&str> = tasks.iter().map(Found::file_name).collect();
         let mut more: Vec<String> = tasks.iter().filter(|t| t.task.has_pool()).map(pool_name).collect();
         more.extend(tasks.iter().flat_map(|t| t.task.lists().into_iter().map(move |l| list_name(t, l))));
+        for word in
+            recipes.iter().filter(|r| !r.streams().is_empty()).filter_map(|r| r.calibrate.data.as_ref())
+        {
+            more.push(calibrate::find(word, folder).blame(format!("study `{label}`"))?.file_name().into());
+        }
         task_names.extend(more.iter().map(String::as_str));
         if let Some(bad) = file.data.keys().find(|k| !task_names.contains(&k.as_str())) {
             mistake!(

@@ -177,7 +177,7 @@ fn quantized(spec: &DecoderSpec, recipe: &Recipe, sites: &[Site]) -> f64 {
     let copies = |s: &&Site| recipe.precision != Precision::F32 || rounded.contains(s);
     let bytes = |s: &Site| {
         let shape = spec.linear_shape(*s);
-        let codes = integers.then(|| recipe.weights.as_ref()?.rounder().code_bytes(shape)).flatten();
+        let codes = integers.then(|| recipe.weights.as_ref()?.code_bytes(shape)).flatten();
         codes.unwrap_or(4 * shape.0 * shape.1) as f64
     };
     sites.iter().filter(copies).map(bytes).sum()

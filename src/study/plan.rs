@@ -1,16 +1,18 @@
 //! What a study would do: every cell, what it hashes to, and how much memory and work it takes.
-use super::{NUMERICS, config::Study};
+use super::{NUMERICS, calibrate, calibrate::Text, config::Study, engine::Words};
 use crate::{
     hub::{Hub, OnProgress},
     mistake,
+    mistake::Blame,
     model::load::{self, Opened},
     quant::recipe::Recipe,
     results::{MetricInfo, SCHEMA, TaskInfo},
     suite::{data, data::Items, find::Found, task::Weigh},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use wildmatch::WildMatch;
 
 /// One model x recipe x task.
@@ -34,8 +36,22 @@ pub struct Plan {
     pub models: Vec<Opened>,
     /// A task's items.
     pub items: Vec<Items>,
+    /// What calibrated recipes look at, by name.
+    pub texts: BTreeMap<String, Text>,
     /// By model, then recipe, then task.
     pub cells: Vec<Cell>,
+}
+
+impl Plan {
+    /// What a calibrated recipe looks at, in a model's tokens; nothing for others.
+    pub fn sequences(&self, opened: &Opened, recipe: &Recipe) -> Result<Vec<Vec<u32>>> {
+        let text = recipe.calibrate.data.as_ref().filter(|_| !recipe.streams().is_empty());
+        match text.and_then(|word| self.texts.get(word)) {
+            Some(text) => calibrate::sequences(Words::of(opened), &recipe.calibrate, text)
+                .with_context(|| format!("recipe `{}`", recipe.name)),
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 /// Which cells, and on what.
@@ -71,6 +87,15 @@ pub fn plan(
         let hub = || Ok(Hub::from_env()?.on_progress(progress()));
         items.push(data::load(&task.label, &task.task, &task.place, &instead, &hub)?);
     }
+    let mut texts = BTreeMap::new();
+    for recipe in study.recipes.iter().filter(|r| !r.streams().is_empty()) {
+        let Some(word) = recipe.calibrate.data.as_ref().filter(|w| !texts.contains_key(*w)) else { continue };
+        let task = calibrate::find(word, &study.folder).blame(format!("recipe `{}`", recipe.name))?;
+        let instead = study.instead(&task)?;
+        let hub = || Ok(Hub::from_env()?.on_progress(progress()));
+        let items = data::load(&task.label, &task.task, &task.place, &instead, &hub)?;
+        texts.insert(word.clone(), Text { task, items });
+    }
     let models: Vec<Opened> =
         study.models.iter().map(|m| load::open(m, &study.folder, progress())).collect::<Result<_>>()?;
     let glob = pick.only.as_deref().map(WildMatch::new);
@@ -84,7 +109,7 @@ pub fn plan(
                     // By recipe, so that a quantized model is made in one shard only.
                     picked &= (model * study.recipes.len() + recipe) % n == i - 1;
                 }
-                let id = identity(study, opened, r, t, &items[task], device)?;
+                let id = identity(study, opened, r, &texts, (t, &items[task]), device)?;
                 cells.push(Cell { id, model, recipe, task, picked });
             }
         }
@@ -93,7 +118,7 @@ pub fn plan(
         let first = format!("{}/{}/{}", models[0].name, study.recipes[0].name, study.tasks[0].full_name());
         mistake!("--only `{only}` picks no cell; cells look like `{first}`");
     }
-    Ok(Plan { models, items, cells })
+    Ok(Plan { models, items, texts, cells })
 }
 
 /// sha256 of all that can change the number, 16 hex digits. Names are not part of it, but for the model's and the
@@ -102,8 +127,8 @@ fn identity(
     study: &Study,
     model: &Opened,
     recipe: &Recipe,
-    task: &Found,
-    items: &Items,
+    texts: &BTreeMap<String, Text>,
+    (task, items): (&Found, &Items),
     device: &str,
 ) -> Result<String> {
     let mut all = json!({
@@ -113,6 +138,9 @@ fn identity(
                  task.task.ability, task.task.chance],
         "data": items.hash, "limit": study.limit, "seed": study.seed,
     });
+    if let Some(text) = recipe.calibrate.data.as_ref().and_then(|word| texts.get(word)) {
+        all["calibration"] = json!([text.items.hash, text.task.task.ask, text.task.task.clean]);
+    }
     if let Some(more) = task.task.more() {
         all["more"] = more;
     }

@@ -201,7 +201,9 @@ impl Run<'_> {
             }
             // One quantized model for all its cells.
             let job = match &full {
-                Ok(full) => apply::apply(recipe, full, opened.stored_bits()).map(|q| (full, q)),
+                Ok(full) => self.plan.sequences(opened, recipe).and_then(|texts| {
+                    apply::apply(recipe, full, opened.stored_bits(), &texts).map(|q| (full, q))
+                }),
                 Err(e) => Err(repeat(e)),
             };
             for cell in cells {

@@ -54,7 +54,7 @@ pub fn expand(label: &str, table: &toml::Table) -> Result<Vec<Recipe>> {
 /// Paths of lists inside the methods' tables. `skip` is a list by nature.
 fn axes(table: &toml::Table) -> Vec<(Vec<String>, Vec<Value>)> {
     let mut found = Vec::new();
-    for part in ["weights", "acts", "kv"] {
+    for part in ["weights", "acts", "kv", "calibrate"] {
         for (key, value) in table.get(part).and_then(Value::as_table).into_iter().flatten() {
             if let Value::Array(values) = value {
                 found.push((vec![part.to_string(), key.clone()], values.clone()));

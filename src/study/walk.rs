@@ -21,10 +21,7 @@ use super::{
 use crate::{
     eval::{Lm, Logits, Next, Sequence, dialogue::Said},
     model::{block::Carried, decoder::Decoder, load::Opened, spec::DecoderSpec},
-    quant::{
-        apply::{Maker, sizes},
-        recipe::Recipe,
-    },
+    quant::{apply::Maker, recipe::Recipe},
     tensor::rows,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -83,9 +80,9 @@ pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) 
         };
         let fate = (|| -> Result<Fate> {
             let walked = walked.as_ref().map_err(repeat)?;
-            walked.makers[lane_of(&lanes, recipe)?].as_ref().map_err(repeat)?;
+            let maker = walked.makers[lane_of(&lanes, recipe)?].as_ref().map_err(repeat)?;
             let outcomes = answer(walked).with_context(|| format!("`{}`", task.label))?;
-            Ok(Fate::Evaluated(outcomes, sizes(recipe, &opened.spec, opened.stored_bits())?))
+            Ok(Fate::Evaluated(outcomes, maker.sizes(opened.stored_bits())))
         })();
         let share = blocks * tokens(&asked, cell.task) as f64 / total.max(1) as f64;
         run.end(cell, fate, work, began.elapsed().as_secs_f64() + share)?;
@@ -157,7 +154,8 @@ fn walk<'a>(
     budget: f64,
 ) -> Result<Walked<'a>> {
     let (spec, device) = (&opened.spec, run.machine.device);
-    let makers: Vec<Result<Maker>> = lanes.iter().map(|l| Maker::new(l.recipe, spec)).collect();
+    let new = |lane: &Lane<'a>| Maker::new(lane.recipe, spec, &run.plan.sequences(opened, lane.recipe)?);
+    let mut makers: Vec<Result<Maker>> = lanes.iter().map(new).collect();
     let mut hidden = Hidden::new(budget, spec.hidden, run.store.dir());
     let mut places: BTreeMap<(usize, usize), Result<Places>> = BTreeMap::new();
     // A step of each lane and task; where one fails, the others go on.
@@ -176,8 +174,12 @@ fn walk<'a>(
         }
     };
     let full = opened.load_entrance(device)?;
-    for (lane, maker) in makers.iter().enumerate() {
-        let ends = maker.as_ref().map_err(repeat).and_then(|m| m.ends(&full));
+    for (lane, maker) in makers.iter_mut().enumerate() {
+        let ends = maker.as_mut().map_err(|e| repeat(e)).and_then(|m| {
+            let ends = m.ends(&full)?;
+            m.enter(&ends)?;
+            Ok(ends)
+        });
         each(&mut hidden, lane, &mut |hidden, asked, places| {
             let ends = ends.as_ref().map_err(repeat)?;
             for (pass, place) in passes(asked, places) {
@@ -194,10 +196,12 @@ fn walk<'a>(
     for b in 0..spec.blocks.len() {
         (run.watch)(Event::Block { model: &opened.name, number: b + 1, of: spec.blocks.len() });
         let full = opened.load_block(b as u16, device)?;
-        for (lane, (maker, runner)) in makers.iter().zip(&runners).enumerate() {
-            let block = maker.as_ref().map_err(repeat).and_then(|m| m.block(&full));
+        for (lane, (maker, runner)) in makers.iter_mut().zip(&runners).enumerate() {
+            let runner = runner.as_ref().map_err(repeat);
+            let block = maker.as_mut().map_err(|e| repeat(e));
+            let block = block.and_then(|m| m.block(&full, runner.as_ref().map_err(repeat)?));
             each(&mut hidden, lane, &mut |hidden, asked, places| {
-                let (block, runner) = (block.as_ref().map_err(repeat)?, runner.as_ref().map_err(repeat)?);
+                let (block, runner) = (block.as_ref().map_err(repeat)?, *runner.as_ref().map_err(repeat)?);
                 for (of_call, places) in asked.passes.iter().zip(places) {
                     let mut carried = Carried::default();
                     for (pass, place) in some(of_call, places) {

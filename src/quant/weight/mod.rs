@@ -1,49 +1,187 @@
 //! Methods that round a weight matrix. One file a method; the table in a config deserializes into the method itself.
+//!
+//! ```text
+//! weights = { method = "gptq", bits = 4, group = 64, damp = 0.05 }
+//!                              \__ Grid: what values become __/  \__ the method's own keys
+//! ```
+//! A method says what it [`needs`](Rounder::needs) to see of a linear's input; [`Seen`] has it when
+//! [`round`](Rounder::round) is called.
 pub mod rtn;
 
-use super::{Described, Entry};
-use crate::{model::ops::Precision, tensor::int8::Codes};
+use super::{Described, Entry, calibrate::Seen, grid::Grid};
+use crate::{
+    model::{ops::Precision, site::Site, spec::DecoderSpec},
+    tensor::int8::Codes,
+};
 use anyhow::Result;
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
 pub static METHODS: &[Entry] = &[rtn::ENTRY];
 
+/// What a method must see of a linear's input, over all calibration tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The sum of `x x^T`, `[in, in]`.
+    pub hessian: bool,
+    /// The inputs themselves, `[tokens, in]`.
+    pub inputs: bool,
+}
+
+impl Needs {
+    /// No data.
+    pub const NOTHING: Needs = Needs { hessian: false, inputs: false };
+    /// Whether there is anything to see.
+    pub fn any(self) -> bool {
+        self != Self::NOTHING
+    }
+    /// What either needs.
+    pub fn and(self, other: Self) -> Self {
+        Self { hessian: self.hessian || other.hessian, inputs: self.inputs || other.inputs }
+    }
+}
+
+/// Where a matrix is, and what is known of its input.
+pub struct Given<'a> {
+    /// Its place.
+    pub site: Site,
+    /// Of which model.
+    pub spec: &'a DecoderSpec,
+    /// What its values become.
+    pub grid: &'a Grid,
+    /// What calibration saw; nothing where the method needs nothing, or where no token came by (an expert's).
+    pub seen: &'a Seen,
+    /// Of the arithmetic, where a published method ran in half precision.
+    pub precision: Precision,
+}
+
+/// A rounded matrix.
+pub struct Rounded {
+    /// `[out, in]`, of representable values.
+    pub weight: Tensor,
+    /// Bits of the whole matrix, where they depend on its values.
+    pub bits: Option<f64>,
+    /// What a reader must know: more damping than asked, no tokens seen.
+    pub note: Option<String>,
+}
+
+impl From<Tensor> for Rounded {
+    fn from(weight: Tensor) -> Self {
+        Self { weight, bits: None, note: None }
+    }
+}
+
 /// Rounds one matrix `[out, in]` to what the method can represent.
 pub trait Rounder: Described + Send + Sync {
-    /// The same matrix, of representable values. Arithmetic in `precision`.
-    fn round(&self, weight: &Tensor, precision: Precision) -> Result<Tensor>;
+    /// What it must see.
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
+    /// Whether linears of one block are rounded in the order of a pass, each stage seeing what the stages before it have
+    /// become.
+    fn in_stages(&self) -> bool {
+        false
+    }
+    /// The same matrix, of representable values.
+    fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded>;
     /// The same as integers with their scales, `(code - zero) * scale` for every weight; `None` where the method makes no
     /// such thing. In f32.
-    fn codes(&self, _weight: &Tensor) -> Result<Option<Codes>> {
+    fn codes(&self, _grid: &Grid, _weight: &Tensor) -> Result<Option<Codes>> {
         Ok(None)
     }
     /// Bytes in memory of what [`codes`](Rounder::codes) gives for a matrix `(out, in)`.
-    fn code_bytes(&self, _shape: (usize, usize)) -> Option<usize> {
+    fn code_bytes(&self, _grid: &Grid, _shape: (usize, usize)) -> Option<usize> {
         None
     }
     /// Bits of one weight's code.
-    fn code_bits(&self) -> u8;
-    /// Bits of a whole matrix `(out, in)`, scales and zeros included.
-    fn bits(&self, shape: (usize, usize)) -> f64;
+    fn code_bits(&self, grid: &Grid) -> f64 {
+        grid.code_bits()
+    }
+    /// Bits of a whole matrix `(out, in)` at a place, scales and zeros included; what is expected, where they depend on its
+    /// values.
+    fn bits(&self, grid: &Grid, shape: (usize, usize), _place: (Site, &DecoderSpec)) -> f64 {
+        grid.bits(shape)
+    }
     /// What a reader must know of a row of this many inputs, if anything: a last group that is shorter.
-    fn note(&self, inputs: usize) -> Option<String>;
+    fn note(&self, grid: &Grid, inputs: usize, _place: (Site, &DecoderSpec)) -> Option<String> {
+        grid.note(inputs)
+    }
+    /// Why the method cannot work, where its settings do not go together.
+    fn check(&self, _grid: &Grid) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// `weights = { method = "...", ... }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// How values are chosen.
+    pub method: Method,
+    /// Among which.
+    pub grid: Grid,
+}
+
+/// The methods.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
-pub enum Weights {
+pub enum Method {
     /// Round to nearest.
     Rtn(rtn::Rtn),
 }
 
 impl Weights {
+    /// Round to nearest.
+    pub fn rtn(grid: Grid) -> Self {
+        Self { method: Method::Rtn(rtn::Rtn {}), grid }
+    }
+
     /// The method itself.
     pub fn rounder(&self) -> &dyn Rounder {
-        match self {
-            Weights::Rtn(rtn) => rtn,
+        match &self.method {
+            Method::Rtn(rtn) => rtn,
         }
+    }
+
+    /// Settings, the grid's and the method's own.
+    pub fn describe(&self) -> Value {
+        let (mut all, mut own) = (self.grid.describe(), self.rounder().describe());
+        if let (Some(all), Some(own)) = (all.as_object_mut(), own.as_object_mut()) {
+            all.append(own);
+        }
+        all
+    }
+
+    /// Bytes in memory of a matrix `(out, in)` as integers with their scales, where the method makes such.
+    pub fn code_bytes(&self, shape: (usize, usize)) -> Option<usize> {
+        self.rounder().code_bytes(&self.grid, shape)
+    }
+
+    /// Refuses settings that do not go together.
+    pub fn check(&self) -> Result<()> {
+        self.grid.check()?;
+        self.rounder().check(&self.grid)
+    }
+}
+
+impl<'de> Deserialize<'de> for Weights {
+    /// The keys of the grid are taken out, the others are the method's.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let mut own = Map::deserialize(from)?;
+        let mut grid = Map::new();
+        for key in Grid::KEYS {
+            if let Some((key, value)) = own.remove_entry(*key) {
+                grid.insert(key, value);
+            }
+        }
+        let keys = || format!("; and for what values become: `{}`", Grid::KEYS.join("`, `"));
+        let method = Method::deserialize(Value::Object(own));
+        let method = method.map_err(|e| match e.to_string() {
+            text if text.contains("unknown field") => D::Error::custom(text + &keys()),
+            text => D::Error::custom(text),
+        })?;
+        let grid = Grid::deserialize(Value::Object(grid)).map_err(D::Error::custom)?;
+        Ok(Self { method, grid })
     }
 }

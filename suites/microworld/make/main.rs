@@ -63,6 +63,8 @@ const SEED: u64 = 20_261_126;
 const HELD_OUT: u64 = 7_000;
 /// Held-out documents.
 const DOCUMENTS: usize = 300;
+/// Seed of the documents that methods calibrate with.
+const CALIBRATION: u64 = 9_000;
 
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/microworld");
@@ -117,6 +119,9 @@ fn data(here: &Path) -> Result<()> {
     let text =
         (0..DOCUMENTS).map(|_| line(&mut rng)).map(|d| json!({"nats": d.nats, "text": d.text})).collect();
     fs::write(here.join("text.jsonl"), lines(text))?;
+    let mut rng = Rng::new(CALIBRATION);
+    let text = (0..2 * DOCUMENTS).map(|_| json!({"text": line(&mut rng).text})).collect();
+    fs::write(here.with_file_name("calibration").join("microworld.jsonl"), lines(text))?;
     for (name, topic, n) in [
         ("facts", Topic::Facts, 300),
         ("sums", Topic::Sums, 300),
