@@ -3,7 +3,7 @@ use super::Exit;
 use crate::{
     eval::METRICS,
     model::{families::FAMILIES, load::BUILTIN},
-    quant::{grid::FORMATS, recipe::NOTATION, weight::METHODS},
+    quant::{grid::FORMATS, prepare, recipe::NOTATION, weight},
     report::charts::CHARTS,
     study::config,
     suite::find,
@@ -80,7 +80,10 @@ fn rows(kind: Kind) -> Result<(Vec<&'static str>, Vec<Vec<String>>)> {
             (header, FAMILIES.iter().map(row).collect())
         }
         Kind::Recipes => (vec!["recipe", "about"], NOTATION.iter().map(|e| pair(e.name, e.about)).collect()),
-        Kind::Methods => (vec!["method", "about"], METHODS.iter().map(|e| pair(e.name, e.about)).collect()),
+        Kind::Methods => {
+            let all = weight::METHODS.iter().chain(prepare::METHODS);
+            (vec!["method", "about"], all.map(|e| pair(e.name, e.about)).collect())
+        }
         Kind::Formats => {
             let mut rows: Vec<_> = FORMATS.iter().map(|e| pair(e.name, e.about)).collect();
             rows.push(pair(

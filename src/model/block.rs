@@ -160,6 +160,17 @@ impl Block {
         }
     }
 
+    /// One branch alone: what its linears make of `x`, which a norm has left. With one norm for both, the sum of both.
+    pub(super) fn branch(&self, slot: Slot, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match (slot, self.spec.residual) {
+            (Slot::Mixer, Residual::Parallel { shared: true }) => {
+                Ok((self.mix(x, pass, Past::None)? + self.ffn(x, pass)?)?)
+            }
+            (Slot::Ffn, _) => self.ffn(x, pass),
+            _ => self.mix(x, pass, Past::None),
+        }
+    }
+
     fn mix(&self, x: &Tensor, pass: &mut Pass, past: Past) -> Result<Tensor> {
         match &self.spec.mixer {
             Mixer::Attention(spec) => self.attention(spec, x, pass, past),

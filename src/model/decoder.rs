@@ -10,7 +10,7 @@ use super::{
     ops::{self, Kernels, Mode, Norm, Precision},
     seam::Observer,
     site::{Role, Site},
-    spec::{DecoderSpec, Half, Mixer, NormSpec, Over, Param},
+    spec::{DecoderSpec, Half, Mixer, NormSpec, Over, Param, Slot},
     ssm::Ssm,
 };
 pub use super::{cache::Cache, linear::Linear};
@@ -242,6 +242,14 @@ impl Decoder {
         Ok(all)
     }
 
+    /// Where its parameters are.
+    pub fn device(&self) -> &Device {
+        match &self.embed {
+            Weight::Rows(rows) => rows.device(),
+            _ => &Device::Cpu,
+        }
+    }
+
     /// Every linear that a pass goes through, but for a tied head.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.ends.values().chain(self.blocks.iter().flat_map(|b| b.linears.values()))
@@ -332,6 +340,11 @@ impl Decoder {
     ) -> Result<Tensor> {
         let pass = Pass::new(self.mode, batch.spans.clone());
         block.forward(x, &mut Pass { observer: Some(observer), ..pass }, Past::None)
+    }
+
+    /// What one branch of a block makes of what its norm has left: the mixer's for [`Slot::Mixer`], else the feed-forward's.
+    pub fn branch(&self, block: &Block, slot: Slot, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        block.branch(slot, x, &mut Pass::new(self.mode, batch.spans.clone()))
     }
 
     /// From what leaves the last block to what the head reads.

@@ -10,7 +10,7 @@ use crate::{
         rows,
     },
 };
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 /// Which form to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,44 @@ impl Norm {
     /// Its learned rows.
     pub fn params(&self) -> (Option<&Tensor>, Option<&Tensor>) {
         (self.scale.as_ref(), self.shift.as_ref())
+    }
+
+    /// The same norm with what leaves it divided by a number a channel: `by [width]`, none of them zero.
+    pub fn divided(&self, by: &[f32]) -> Result<Self> {
+        let by = Tensor::new(by, self.device())?;
+        let one = if self.spec.gain == Gain::OnePlus { 1. } else { 0. };
+        let scale = match &self.scale {
+            Some(scale) => (((scale.to_dtype(DType::F32)? + one)? / &by)? - one)?,
+            None => by.recip()?,
+        };
+        let gain = if self.spec.gain == Gain::None { Gain::Scale } else { self.spec.gain };
+        let shift = self.shift.as_ref().map(|s| s.to_dtype(DType::F32)? / &by).transpose()?;
+        Self::new(NormSpec { gain, ..self.spec }, Some(scale), shift)
+    }
+
+    /// The same norm with a number a channel taken from what leaves it, `by [width]`; it gets a shift where it has none.
+    pub fn lowered(&self, by: &[f32]) -> Result<Self> {
+        let by = Tensor::new(by, self.device())?;
+        let shift = match &self.shift {
+            Some(shift) => (shift.to_dtype(DType::F32)? - by)?,
+            None => by.neg()?,
+        };
+        Self::new(NormSpec { shift: true, ..self.spec }, self.scale.clone(), Some(shift))
+    }
+
+    /// The same norm without learned rows, and the rows: what is multiplied, and what is added. Both `[width]`; empty for none.
+    pub fn bare(&self) -> Result<(Self, [Vec<f32>; 2])> {
+        let spec = NormSpec { gain: Gain::None, shift: false, ..self.spec };
+        Ok((Self::new(spec, None, None)?, self.rows.clone()))
+    }
+
+    /// What it is.
+    pub fn spec(&self) -> NormSpec {
+        self.spec
+    }
+
+    fn device(&self) -> &Device {
+        self.scale.as_ref().or(self.shift.as_ref()).map_or(&Device::Cpu, Tensor::device)
     }
 
     /// The same norm with its rows rounded.

@@ -70,6 +70,36 @@ impl Half {
     }
 }
 
+/// Linears of one input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScaleGroup {
+    /// What makes the input.
+    pub feeder: Feeder,
+    /// Who is given it.
+    pub linears: Vec<(Option<Expert>, Role)>,
+}
+
+/// What makes linears' input, and takes the inverse of what is multiplied into them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feeder {
+    /// A norm: any scale and, with a shift of its own, any offset.
+    Norm(Slot),
+    /// A linear whose outputs reach the input with nothing between that a positive scale does not pass through: channel
+    /// `(h, i)` of heads of `head` channels reaches the inputs `(h * repeat + r, i)` for `r < repeat`.
+    Linear {
+        /// Which.
+        role: Role,
+        /// Whose.
+        expert: Option<Expert>,
+        /// Channels that stay together.
+        head: usize,
+        /// Inputs that an output reaches.
+        repeat: usize,
+    },
+    /// Nothing that could take it: it is divided out as the input comes.
+    Input,
+}
+
 /// A block's norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -158,6 +188,56 @@ impl BlockSpec {
         let own = |a: &&AttentionSpec| a.qk_norm.is_some_and(|n| n.over == Over::EachHead);
         let heads = self.mixer.attention().filter(own).map_or(0, |a| a.heads);
         experts.saturating_add(heads)
+    }
+
+    /// Linears that are given the same input, each with what makes it, where a number a channel can pass from one to the
+    /// other without changing the block's function. In the order of a pass.
+    pub fn scale_groups(&self) -> Vec<ScaleGroup> {
+        let mut groups = Vec::new();
+        let ffn: Vec<(Option<Expert>, Role)> = self
+            .linears()
+            .into_iter()
+            .filter(|(_, role)| matches!(role, Role::Gate | Role::Up | Role::Router))
+            .collect();
+        let mixer: &[Role] = match &self.mixer {
+            Mixer::Attention(_) => &[Role::Q, Role::K, Role::V],
+            Mixer::Ssm(_) => &[Role::SsmIn],
+        };
+        let mixer: Vec<_> = mixer.iter().map(|&role| (None, role)).collect();
+        // A norm feeds linears alone where nothing else reads what leaves it.
+        let before = matches!(
+            self.residual,
+            Residual::Pre | Residual::PreWide | Residual::Sandwich | Residual::Parallel { .. }
+        );
+        let shared = self.residual == Residual::Parallel { shared: true };
+        if before {
+            let mut fed = mixer;
+            fed.extend(ffn.iter().copied().filter(|_| shared));
+            groups.push(ScaleGroup { feeder: Feeder::Norm(Slot::Mixer), linears: fed });
+        }
+        if let Mixer::Attention(a) = &self.mixer
+            && a.clip.is_none()
+        {
+            let repeat = a.heads / a.kv_heads.max(1);
+            let feeder = Feeder::Linear { role: Role::V, expert: None, head: a.head_dim, repeat };
+            groups.push(ScaleGroup { feeder, linears: vec![(None, Role::O)] });
+        }
+        if before && !shared && !ffn.is_empty() {
+            groups.push(ScaleGroup { feeder: Feeder::Norm(Slot::Ffn), linears: ffn });
+        }
+        for (expert, role) in self.linears().into_iter().filter(|(_, role)| *role == Role::Down) {
+            let passes = match self.ffn {
+                Ffn::Plain { act, .. } => act == Act::Relu,
+                Ffn::Gated { .. } | Ffn::Experts { .. } => true,
+                Ffn::None => false,
+            };
+            let feeder = match passes {
+                true => Feeder::Linear { role: Role::Up, expert, head: 1, repeat: 1 },
+                false => Feeder::Input,
+            };
+            groups.push(ScaleGroup { feeder, linears: vec![(expert, role)] });
+        }
+        groups
     }
 
     /// Its linears, in the order of a pass.

@@ -1,5 +1,5 @@
 //! The vocabulary in which every family describes itself. Plain data: comparable, printable.
-pub use super::params::{Half, Param, Slot, Source, Split, SsmPart, Take};
+pub use super::params::{Feeder, Half, Param, ScaleGroup, Slot, Source, Split, SsmPart, Take};
 use anyhow::{Result, bail, ensure};
 
 /// What one checkpoint is.

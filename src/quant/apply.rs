@@ -20,6 +20,7 @@ use crate::{
     tensor::{int8::Kernel, matmul::Weight},
 };
 use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
@@ -88,6 +89,8 @@ pub struct At<'a> {
     pub inputs: Inputs,
     /// Whose weights will be rounded.
     pub rounds: &'a dyn Fn(Site) -> bool,
+    /// What rounds activations.
+    pub input: Option<&'a dyn InputMap>,
 }
 
 impl At<'_> {
@@ -99,6 +102,19 @@ impl At<'_> {
     /// What the linears of a block are given.
     pub fn watch(&self, block: &Block, needs: Needs) -> Result<SeenBy> {
         self.bench()?.watch(self.runner, block, self.inputs, needs, &|_| true)
+    }
+
+    /// Where tensors are.
+    pub fn device(&self) -> &Device {
+        self.runner.device()
+    }
+
+    /// What rounding activations makes of a linear's input.
+    pub fn entered(&self, x: &Tensor) -> Result<Tensor> {
+        match self.input {
+            Some(map) => Ok(map.map(x)?),
+            None => Ok(x.clone()),
+        }
     }
 
     /// What will round a linear's weight, if anything will.
@@ -172,7 +188,9 @@ impl<'a> Maker<'a> {
             let transform = prepare.transform();
             let inputs = self.recipe.calibrate.inputs.unwrap_or(transform.inputs());
             let (spec, recipe, bench) = (&*self.spec, self.recipe, self.bench.as_ref());
-            transform.block(&mut block, &At { spec, recipe, runner, bench, inputs, rounds: &rounds })?;
+            let input = self.input.as_deref();
+            transform
+                .block(&mut block, &At { spec, recipe, runner, bench, inputs, rounds: &rounds, input })?;
         }
         if self.recipe.precision != Precision::F32 {
             block.round(self.recipe.precision)?;

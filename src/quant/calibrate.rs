@@ -152,6 +152,21 @@ impl Seen {
         self.magnitude.iter().map(|m| (m / self.tokens.max(1) as f64) as f32).collect()
     }
 
+    /// Every `n`-th of the inputs, `[tokens, in]`; all of them for 0 or 1.
+    pub fn every(&self, n: usize) -> Result<Tensor> {
+        let all = Tensor::cat(&self.inputs, 0)?;
+        if n < 2 {
+            return Ok(all);
+        }
+        let rows: Vec<u32> = (0..all.dim(0)?).step_by(n).map(|i| i as u32).collect();
+        Ok(all.index_select(&Tensor::new(rows, all.device())?, 0)?)
+    }
+
+    /// At most about so many of the inputs, spread evenly.
+    pub fn some_inputs(&self, tokens: usize) -> Result<Tensor> {
+        self.every(self.tokens.div_ceil(tokens.max(1)))
+    }
+
     /// Adds what one pass showed, `[tokens, in]`.
     pub fn add(&mut self, x: &Tensor, needs: Needs) -> Result<()> {
         let (tokens, width) = x.dims2()?;
@@ -257,6 +272,11 @@ impl Bench {
             *stream = hidden.clone();
         }
         Ok(())
+    }
+
+    /// The passes.
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
     }
 
     fn stream(&self, which: Inputs) -> &[Tensor] {

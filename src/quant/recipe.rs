@@ -156,6 +156,11 @@ impl Recipe {
         if let Some(Err(e)) = self.weights.as_ref().map(Weights::check) {
             mistake!("recipe `{}`: weights: {e}", self.name);
         }
+        for prepare in &self.prepare {
+            if let Err(e) = prepare.transform().check() {
+                mistake!("recipe `{}`: {e}", self.name);
+            }
+        }
         if let Err(e) = self.calibrate.check() {
             mistake!("recipe `{}`: {e}", self.name);
         }

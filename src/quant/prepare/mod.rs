@@ -1,12 +1,28 @@
-//! Methods that rewrite a model before anything is rounded: the same function, easier to quantize. One file a method;
-//! `prepare = [{ method = "smoothquant", alpha = 0.5 }]` deserializes into the methods themselves, and they work in that order.
-use super::{Described, Entry, calibrate::Inputs, weight::Needs};
-use crate::model::{block::Block, decoder::Decoder, spec::DecoderSpec};
+//! Methods that rewrite a model before anything is rounded. One file a method; `prepare = [{ method = "smoothquant" }]`
+//! deserializes into the methods themselves, and they work in that order.
+//!
+//! All but those that cut weights off (clipping, pruning) leave the function as it is: [`fold`] moves scales, [`rotate`]
+//! turns the stream.
+pub mod awq;
+pub mod fold;
+pub mod smoothquant;
+
+use super::{
+    Described, Entry,
+    apply::At,
+    calibrate::{Inputs, Seen, SeenBy},
+};
+use crate::model::{
+    block::Block,
+    decoder::Decoder,
+    spec::{DecoderSpec, ScaleGroup},
+};
 use anyhow::Result;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[];
+pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY];
 
 /// Rewrites the model into one that computes the same function and quantizes better.
 pub trait Transform: Described + Send + Sync {
@@ -25,20 +41,48 @@ pub trait Transform: Described + Send + Sync {
         Ok(())
     }
     /// One block, in order.
-    fn block(&self, block: &mut Block, at: &super::apply::At) -> Result<()>;
+    fn block(&self, block: &mut Block, at: &At) -> Result<()>;
+    /// Refuses settings that cannot be.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One entry of `prepare`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
-pub enum Prepare {}
+pub enum Prepare {
+    /// Scales from activations to weights.
+    Smoothquant(smoothquant::SmoothQuant),
+    /// Scales and clipping, searched.
+    Awq(awq::Awq),
+}
 
 impl Prepare {
     /// The method itself.
     pub fn transform(&self) -> &dyn Transform {
-        match *self {}
+        match self {
+            Prepare::Smoothquant(method) => method,
+            Prepare::Awq(method) => method,
+        }
     }
 }
 
-/// What a method asks to see.
-pub const RANGES: Needs = Needs::NOTHING;
+/// What was seen of a group's input: the linear's that saw most tokens, a router's before its experts'.
+fn of_group<'a>(block: &Block, group: &ScaleGroup, seen: &'a SeenBy) -> Option<&'a Arc<Seen>> {
+    let each = group.linears.iter().filter_map(|key| seen.get(&block.linears.get(key)?.site));
+    each.fold(None, |best: Option<&Arc<Seen>>, seen| match best {
+        Some(best) if best.tokens >= seen.tokens => Some(best),
+        _ => Some(seen),
+    })
+}
+
+/// Why no scale can move in a model.
+fn no_groups(spec: &DecoderSpec, norms: bool) -> Option<String> {
+    use crate::model::spec::Feeder;
+    let any = |g: &ScaleGroup| !norms || matches!(g.feeder, Feeder::Norm(_));
+    let none = !spec.blocks.iter().any(|b| b.scale_groups().iter().any(any));
+    none.then(|| {
+        "no norm of this model feeds linears alone, so there is nothing that could take a scale in".into()
+    })
+}

@@ -6,6 +6,7 @@
 //! ```
 //! A method says what it [`needs`](Rounder::needs) to see of a linear's input; [`Seen`] has it when
 //! [`round`](Rounder::round) is called.
+pub mod gptq;
 pub mod rtn;
 
 use super::{Described, Entry, calibrate::Seen, grid::Grid};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[rtn::ENTRY];
+pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +130,8 @@ pub struct Weights {
 pub enum Method {
     /// Round to nearest.
     Rtn(rtn::Rtn),
+    /// A column after another.
+    Gptq(gptq::Gptq),
 }
 
 impl Weights {
@@ -141,6 +144,7 @@ impl Weights {
     pub fn rounder(&self) -> &dyn Rounder {
         match &self.method {
             Method::Rtn(rtn) => rtn,
+            Method::Gptq(gptq) => gptq,
         }
     }
 

@@ -1,0 +1,117 @@
+//! Moving a number a channel from a linear's input into its weight, exactly: `W x = (W diag(s)) (x / s)`.
+//!
+//! Who makes the input takes the division in: a norm's learned rows, a linear's output rows; or it is done as the input comes.
+use crate::{
+    model::{
+        block::Block,
+        decoder::Linear,
+        seam::InputMap,
+        spec::{Feeder, ScaleGroup},
+    },
+    tensor::{matmul::Weight, rows},
+};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// Divides a group's input by `s`, one a channel, and multiplies it into the weights. All of `s` must be positive; where one
+/// output reaches several inputs, these must have one scale (see [`shared`]).
+pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
+    ensure!(s.iter().all(|s| *s > 0. && s.is_finite()), "a scale that is not positive");
+    match group.feeder {
+        Feeder::Norm(slot) => {
+            let norm = block.norms.get_mut(&slot).context("a group's norm")?;
+            *norm = norm.divided(s)?;
+        }
+        Feeder::Linear { role, expert, head, repeat } => {
+            let own: Vec<f32> = one_of(s, head, repeat).collect();
+            let feeder = block.linears.get_mut(&(expert, role)).context("a group's linear")?;
+            ensure!(feeder.weight.dims()?.0 == own.len(), "a scale for every output");
+            feeder.weight = times(&feeder.weight, |w, o| w.iter_mut().for_each(|w| *w /= own[o]))?;
+            if let Some(bias) = &feeder.bias {
+                feeder.bias = Some((bias / Tensor::new(own.as_slice(), bias.device())?)?);
+            }
+        }
+        Feeder::Input => {
+            for key in &group.linears {
+                let linear = block.linears.get_mut(key).context("a group's linear")?;
+                ensure!(linear.turn.is_none(), "an input that is turned already");
+                linear.turn = Some(Arc::new(Divide(s.to_vec())));
+            }
+        }
+    }
+    for key in &group.linears {
+        let linear = block.linears.get_mut(key).context("a group's linear")?;
+        columns(linear, s)?;
+    }
+    Ok(())
+}
+
+/// Multiplies a number into each column of a linear's weight.
+pub fn columns(linear: &mut Linear, s: &[f32]) -> Result<()> {
+    ensure!(linear.weight.dims()?.1 == s.len(), "a scale for every input");
+    linear.weight = times(&linear.weight, |w, _| w.iter_mut().zip(s).for_each(|(w, s)| *w *= s))?;
+    Ok(())
+}
+
+/// Every row of a matrix rewritten; `f` is given the row and its number.
+pub fn times(weight: &Weight, f: impl Fn(&mut [f32], usize) + Sync + Send) -> Result<Weight> {
+    let all = weight.rows()?.contiguous()?;
+    let new = rows::map(&all, "rewrite", |o, from, to| {
+        to.copy_from_slice(from);
+        f(to, o);
+    })?;
+    Ok(Weight::from(new).laid()?)
+}
+
+/// Takes an offset from a group's input, which a norm makes, and gives it back through the linears' biases:
+/// `W x + b = W (x - z) + (b + W z)` (Outlier Suppression+, Wei et al., 2023, eq. 3).
+pub fn shift(block: &mut Block, group: &ScaleGroup, z: &[f32]) -> Result<()> {
+    let Feeder::Norm(slot) = group.feeder else { anyhow::bail!("only a norm's output can be shifted") };
+    let norm = block.norms.get_mut(&slot).context("a group's norm")?;
+    *norm = norm.lowered(z)?;
+    for key in &group.linears {
+        let linear = block.linears.get_mut(key).context("a group's linear")?;
+        let weight = linear.weight.rows()?;
+        let z = Tensor::new(z, weight.device())?.unsqueeze(1)?;
+        let add = weight.matmul(&z)?.squeeze(1)?;
+        linear.bias = Some(match &linear.bias {
+            Some(bias) => (bias + add)?,
+            None => add,
+        });
+    }
+    Ok(())
+}
+
+/// A group's scales, made equal where one output reaches several inputs: their largest.
+pub fn shared(group: &ScaleGroup, s: &[f32]) -> Vec<f32> {
+    let Feeder::Linear { head, repeat, .. } = group.feeder else { return s.to_vec() };
+    (0..s.len())
+        .map(|i| {
+            let (h, d) = (i / head / repeat, i % head);
+            (0..repeat).map(|r| s[(h * repeat + r) * head + d]).fold(f32::MIN, f32::max)
+        })
+        .collect()
+}
+
+/// One scale for each output of a group's feeder.
+fn one_of(s: &[f32], head: usize, repeat: usize) -> impl Iterator<Item = f32> + '_ {
+    (0..s.len() / repeat.max(1)).filter_map(move |i| s.get(i / head * repeat * head + i % head).copied())
+}
+
+/// Divides what comes by a number a channel.
+struct Divide(Vec<f32>);
+
+impl InputMap for Divide {
+    fn map(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if !x.device().is_cpu() {
+            return x.broadcast_div(&Tensor::new(self.0.as_slice(), x.device())?);
+        }
+        rows::map(
+            x,
+            "divide",
+            #[inline(always)]
+            |_, x, out| out.iter_mut().zip(x).zip(&self.0).for_each(|((o, x), s)| *o = x / s),
+        )
+    }
+}
