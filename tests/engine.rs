@@ -193,12 +193,12 @@ fn block_by_block_is_a_pass_in_any_family() {
 fn groups_longer_than_a_sum_have_one_scale() {
     let inner = 40_000;
     for (bits, per, group) in [(8, Per::Group, 65_536), (4, Per::Group, 35_000), (3, Per::Row, 0)] {
-        let grid = Grid { bits, per, group: group.max(1), symmetric: false };
+        let grid = Grid::int(bits, per, group.max(1), false);
         let mut w = noise(3 * inner, 5);
         // One piece has a range of its own.
         w[33_000..34_000].iter_mut().for_each(|x| *x *= 9.);
         let w = Tensor::from_vec(w, (3, inner), &Device::Cpu).unwrap();
-        let codes = Weight::Codes(grid.codes(&w).unwrap().into()).rows().unwrap();
+        let codes = Weight::Codes(grid.codes(&w).unwrap().unwrap().into()).rows().unwrap();
         assert_eq!(gap(&codes, &grid.round(&w, Precision::F32).unwrap()), 0., "{bits} {per:?} {group}");
     }
 }

@@ -31,6 +31,8 @@ mod made;
 /// The built-in suite and its model.
 /// Models that do not fit memory.
 mod memory;
+/// Quantizers, held to their authors' code.
+mod methods;
 mod microworld;
 /// Every family, and repositories as they are, through the command line.
 mod models;

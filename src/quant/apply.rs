@@ -180,27 +180,47 @@ impl<'a> Maker<'a> {
         self.bench.as_mut().map_or(Ok(()), |b| b.enter(ends))
     }
 
-    /// The next block. `runner` runs blocks as the recipe's decoder does.
-    pub fn block(&mut self, full: &Block, runner: &Decoder) -> Result<Block> {
-        let mut block = full.clone();
+    /// The next block as its rewriting leaves it before anything is cut off or rounded.
+    pub fn prepared(&mut self, full: &Block, runner: &Decoder) -> Result<Block> {
+        let (block, faithful) = self.rewritten(full, runner)?;
+        let faithful = faithful.unwrap_or(block);
+        if let Some(bench) = &mut self.bench {
+            bench.advance(runner, &faithful, &faithful)?;
+        }
+        Ok(faithful)
+    }
+
+    /// A block made ready for rounding; and as it was before something was cut off, where something was.
+    fn rewritten(&self, full: &Block, runner: &Decoder) -> Result<(Block, Option<Block>)> {
+        let (mut block, mut faithful) = (full.clone(), None);
         let rounds = |site: Site| self.recipe.weights.is_some() && !self.skip.contains(&site);
         for prepare in &self.recipe.prepare {
             let transform = prepare.transform();
             let inputs = self.recipe.calibrate.inputs.unwrap_or(transform.inputs());
-            let (spec, recipe, bench) = (&*self.spec, self.recipe, self.bench.as_ref());
-            let input = self.input.as_deref();
-            transform
-                .block(&mut block, &At { spec, recipe, runner, bench, inputs, rounds: &rounds, input })?;
+            let (spec, recipe, bench, input) =
+                (&*self.spec, self.recipe, self.bench.as_ref(), self.input.as_deref());
+            let at = At { spec, recipe, runner, bench, inputs, rounds: &rounds, input };
+            transform.block(&mut block, &at)?;
+            if transform.cuts() {
+                faithful.get_or_insert_with(|| block.clone());
+                transform.cut(&mut block, &at)?;
+            }
         }
         if self.recipe.precision != Precision::F32 {
             block.round(self.recipe.precision)?;
         }
-        let prepared = block.clone();
+        Ok((block, faithful))
+    }
+
+    /// The next block. `runner` runs blocks as the recipe's decoder does.
+    pub fn block(&mut self, full: &Block, runner: &Decoder) -> Result<Block> {
+        let (mut block, faithful) = self.rewritten(full, runner)?;
+        let faithful = faithful.unwrap_or_else(|| block.clone());
         if let Some(weights) = &self.recipe.weights {
             self.round(&mut block, weights, runner)?;
         }
         if let Some(bench) = &mut self.bench {
-            bench.advance(runner, &prepared, &block)?;
+            bench.advance(runner, &faithful, &block)?;
         }
         for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
             linear.input = self.input.clone();

@@ -256,7 +256,7 @@ fn parse(text: &str) -> Option<Recipe> {
             (Per::Group, usual())
         };
         let bits = u8::try_from(bits).ok()?;
-        recipe.weights = Some(Weights::rtn(Grid { bits, per, group, symmetric: rest.word("sym") }));
+        recipe.weights = Some(Weights::rtn(Grid::int(bits, per, group, rest.word("sym"))));
     }
     if rest.word("a") {
         let bits = u8::try_from(rest.number()?).ok()?;

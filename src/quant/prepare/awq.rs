@@ -90,21 +90,25 @@ impl Transform for Awq {
         for (group, s) in &found {
             fold::scale(block, group, s)?;
         }
-        if !self.clip {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    fn cut(&self, block: &mut Block, at: &At) -> Result<()> {
+        let seen = at.watch(block, Needs { inputs: true, ..Needs::NOTHING })?;
         let linears: Vec<_> = block.linears.keys().copied().collect();
         for key in linears.into_iter().filter(|(_, role)| !matches!(role, Role::Q | Role::K)) {
             let site = block.linears[&key].site;
             let (Some(weights), Some(seen)) = (at.weights(site), seen.get(&site)) else { continue };
-            let scale =
-                found.iter().find(|(group, _)| group.linears.contains(&key)).map(|(_, s)| s.as_slice());
-            let x = sample(seen, scale)?;
+            let x = seen.every(seen.tokens / TOKENS)?;
             if let Some(linear) = block.linears.get_mut(&key) {
                 linear.weight = clipped(&linear.weight, &x, weights, at)?;
             }
         }
         Ok(())
+    }
+
+    fn cuts(&self) -> bool {
+        self.clip
     }
 }
 
@@ -165,15 +169,6 @@ pub fn scales(mean: &[f32], ratio: f32) -> Vec<f32> {
     all.into_iter().map(|s| s / middle).collect()
 }
 
-/// Some tokens' inputs `[tokens, in]`, every n-th, divided by a group's scales.
-fn sample(seen: &Seen, scale: Option<&[f32]>) -> Result<Tensor> {
-    let x = seen.every(seen.tokens / TOKENS)?;
-    match scale {
-        Some(s) => Ok(x.broadcast_div(&Tensor::new(s, x.device())?)?),
-        None => Ok(x),
-    }
-}
-
 /// A weight with each group's values held to the range that loses least. `x [tokens, in]`.
 fn clipped(weight: &Weight, x: &Tensor, method: &Weights, at: &At) -> Result<Weight> {
     let full = weight.rows()?.to_device(&Device::Cpu)?.contiguous()?;
@@ -183,9 +178,10 @@ fn clipped(weight: &Weight, x: &Tensor, method: &Weights, at: &At) -> Result<Wei
         return Ok(weight.clone());
     }
     let w = rows::with(&full, <[f32]>::to_vec)?;
-    let over = method.grid.over(&w, at.recipe.precision);
+    let over = method.grid.over(&w, inner, at.recipe.precision);
     let mut all = w.clone();
-    for group in method.grid.groups(inner) {
+    let count = method.grid.groups(inner).count();
+    for (g, group) in method.grid.groups(inner).enumerate() {
         let (start, len) = (group.start, group.len());
         let x = x.narrow(1, start, len)?.contiguous()?;
         // Errors `d` change the outputs by `x d`: with few inputs the moments of `x` say how much.
@@ -206,12 +202,14 @@ fn clipped(weight: &Weight, x: &Tensor, method: &Weights, at: &At) -> Result<Wei
         for i in 0..GRID / 2 {
             let keep = 1. - i as f32 / GRID as f32;
             let mut lost = vec![0f32; out * len];
-            lost.par_chunks_mut(len).zip(w.par_chunks(inner)).zip(&most).for_each(|((lost, row), &most)| {
-                let (own, limit) = (&row[group.clone()], most * keep);
-                let cut: Vec<f32> = own.iter().map(|w| w.clamp(-limit, limit)).collect();
-                over.fit(&cut).snap(&cut, lost);
-                lost.iter_mut().zip(own).for_each(|(q, w)| *q -= w);
-            });
+            lost.par_chunks_mut(len).zip(w.par_chunks(inner)).zip(&most).enumerate().for_each(
+                |(o, ((lost, row), &most))| {
+                    let (own, limit) = (&row[group.clone()], most * keep);
+                    let cut: Vec<f32> = own.iter().map(|w| w.clamp(-limit, limit)).collect();
+                    over.fit(&cut, o * count + g).snap(&cut, lost);
+                    lost.iter_mut().zip(own).for_each(|(q, w)| *q -= w);
+                },
+            );
             let lost = Tensor::from_vec(lost, (out, len), &Device::Cpu)?;
             let changed = linear(&lost, &against, None)?;
             let width = changed.dim(1)?;

@@ -40,8 +40,16 @@ pub trait Transform: Described + Send + Sync {
     fn ends(&self, _ends: &mut Decoder) -> Result<()> {
         Ok(())
     }
-    /// One block, in order.
+    /// One block, in order: the same function.
     fn block(&self, block: &mut Block, at: &At) -> Result<()>;
+    /// Whether it cuts something off, so that the function is another after [`cut`](Transform::cut).
+    fn cuts(&self) -> bool {
+        false
+    }
+    /// Cuts it off.
+    fn cut(&self, _block: &mut Block, _at: &At) -> Result<()> {
+        Ok(())
+    }
     /// Refuses settings that cannot be.
     fn check(&self) -> Result<()> {
         Ok(())

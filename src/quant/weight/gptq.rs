@@ -15,7 +15,7 @@ use crate::{
     model::{site::Site, spec::DecoderSpec},
     quant::{
         Described, Entry,
-        grid::{Fitted, Grid, Per},
+        grid::{Fit, Grid, Per},
     },
     tensor::{
         linalg::inverse_upper,
@@ -28,6 +28,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::ops::Range;
 
 /// For `list methods`.
 pub const ENTRY: Entry = Entry {
@@ -119,27 +120,35 @@ impl Gptq {
         given: &Given,
     ) -> Result<(Vec<f32>, f64)> {
         ensure!(h.iter().all(|x| x.is_finite()), "its calibration inputs are not finite");
-        let over = given.grid.over(&w, given.precision);
+        let over = given.grid.over(&w, inner, given.precision);
         let whole = given.grid.per != Per::Group;
         let groups: Vec<_> = given.grid.groups(inner).collect();
         // A row's own range is its full one, with columns that no input ever reaches.
-        let by_row: Vec<Fitted> =
-            if whole { w.par_chunks(inner).map(|row| over.fit(row)).collect() } else { Vec::new() };
+        let by_row: Vec<Fit> = if whole {
+            w.par_chunks(inner).enumerate().map(|(o, row)| over.fit(row, o)).collect()
+        } else {
+            Vec::new()
+        };
         let dead: Vec<bool> = (0..inner).map(|i| h[i * inner + i] == 0.).collect();
         for row in w.chunks_mut(inner) {
             row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.);
         }
-        let fixed: Vec<Fitted> = match whole || !self.static_groups {
+        let fixed: Vec<Fit> = match whole || !self.static_groups {
             true => Vec::new(),
             false => {
-                let each = |row: &[f32]| groups.iter().map(|g| over.fit(&row[g.clone()])).collect::<Vec<_>>();
-                w.par_chunks(inner).flat_map_iter(each).collect()
+                let each = |(o, row): (usize, &[f32])| {
+                    let fit = |(g, group): (usize, &Range<usize>)| {
+                        over.fit(&row[group.clone()], o * groups.len() + g)
+                    };
+                    groups.iter().enumerate().map(fit).collect::<Vec<_>>()
+                };
+                w.par_chunks(inner).enumerate().flat_map_iter(each).collect()
             }
         };
         let order = self.order(h, &dead);
         let (upper, damp) = self.factor(h, &dead, &order)?;
         let mut w = turned(&w, inner, &order);
-        let mut fits: Vec<Fitted> = by_row;
+        let mut fits: Vec<Fit> = by_row;
         for start in (0..inner).step_by(BLOCK) {
             let end = (start + BLOCK).min(inner);
             let count = end - start;
@@ -151,12 +160,15 @@ impl Gptq {
             };
             let sizes: Vec<usize> = begins.iter().map(|s| groups[s / given.grid.group].len()).collect();
             let mut lost = vec![0f32; out * count];
-            let each = |(o, (row, lost)): (usize, (&mut [f32], &mut [f32]))| -> Option<Fitted> {
-                let new: Vec<Fitted> =
-                    begins.iter().zip(&sizes).map(|(&s, &n)| over.fit(&row[s..s + n])).collect();
+            let each = |(o, (row, lost)): (usize, (&mut [f32], &mut [f32]))| -> Option<Fit> {
+                let new: Vec<Fit> = begins
+                    .iter()
+                    .zip(&sizes)
+                    .map(|(&s, &n)| over.fit(&row[s..s + n], o * groups.len() + s / given.grid.group))
+                    .collect();
                 let before = fits.get(o).copied();
                 let last = new.last().copied().or(before);
-                let fit = |j: usize| -> Option<Fitted> {
+                let fit = |j: usize| -> Option<Fit> {
                     if whole {
                         return before;
                     }
@@ -183,7 +195,7 @@ impl Gptq {
                 }
                 last
             };
-            let ends: Vec<Option<Fitted>> =
+            let ends: Vec<Option<Fit>> =
                 w.par_chunks_mut(inner).zip(lost.par_chunks_mut(count)).enumerate().map(each).collect();
             if !whole && !self.static_groups {
                 fits = ends.into_iter().flatten().collect();
@@ -235,7 +247,7 @@ impl Gptq {
         lost: Vec<f32>,
         (out, inner): (usize, usize),
         upper: &[f32],
-        block: std::ops::Range<usize>,
+        block: Range<usize>,
     ) -> Result<()> {
         let (count, rest) = (block.len(), inner - block.end);
         let mut turned = vec![0f32; rest * count];

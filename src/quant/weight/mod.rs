@@ -7,9 +7,14 @@
 //! A method says what it [`needs`](Rounder::needs) to see of a linear's input; [`Seen`] has it when
 //! [`round`](Rounder::round) is called.
 pub mod gptq;
+pub mod hqq;
 pub mod rtn;
 
-use super::{Described, Entry, calibrate::Seen, grid::Grid};
+use super::{
+    Described, Entry,
+    calibrate::Seen,
+    grid::{Grid, Zero},
+};
 use crate::{
     model::{ops::Precision, site::Site, spec::DecoderSpec},
     tensor::int8::Codes,
@@ -20,7 +25,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY];
+pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,6 +137,8 @@ pub enum Method {
     Rtn(rtn::Rtn),
     /// A column after another.
     Gptq(gptq::Gptq),
+    /// Zero points moved.
+    Hqq(hqq::Hqq),
 }
 
 impl Weights {
@@ -145,6 +152,7 @@ impl Weights {
         match &self.method {
             Method::Rtn(rtn) => rtn,
             Method::Gptq(gptq) => gptq,
+            Method::Hqq(hqq) => hqq,
         }
     }
 
@@ -185,7 +193,11 @@ impl<'de> Deserialize<'de> for Weights {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
             text => D::Error::custom(text),
         })?;
-        let grid = Grid::deserialize(Value::Object(grid)).map_err(D::Error::custom)?;
+        let zero = match &method {
+            Method::Gptq(_) => Zero::InRange,
+            Method::Rtn(_) | Method::Hqq(_) => Zero::Clamped,
+        };
+        let grid = Grid::from_table(Value::Object(grid), zero).map_err(D::Error::custom)?;
         Ok(Self { method, grid })
     }
 }

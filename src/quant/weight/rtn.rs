@@ -28,11 +28,11 @@ impl Rounder for Rtn {
     }
 
     fn codes(&self, grid: &Grid, weight: &Tensor) -> Result<Option<Codes>> {
-        grid.codes(weight).map(Some)
+        grid.codes(weight)
     }
 
     fn code_bytes(&self, grid: &Grid, shape: (usize, usize)) -> Option<usize> {
-        Some(grid.code_bytes(shape))
+        grid.code_bytes(shape)
     }
 }
 

@@ -1,0 +1,479 @@
+//! Quantizers, held to their authors' own code (`tests/make_quantizers.py` ran it) and to what must be true of any.
+use crate::{
+    common::repo,
+    families::{self, Fixture, all, gap, logits},
+};
+use bitsweep::{
+    model::{
+        decoder::{Batch, Decoder},
+        load,
+        ops::Precision,
+        params::Slot,
+        site::{Role, Site},
+        spec::DecoderSpec,
+    },
+    quant::{
+        apply::{Maker, apply},
+        calibrate::{Bench, Inputs, Seen},
+        grid::{Grid, levels::LEVELS},
+        recipe::{Recipe, Table},
+        weight::{Given, Needs, Weights},
+    },
+};
+use candle_core::{Device, Tensor, safetensors};
+use serde_json::json;
+use std::{collections::HashMap, path::Path};
+
+type Golden = HashMap<String, Tensor>;
+
+fn golden(path: &str) -> Golden {
+    safetensors::load(repo(&format!("tests/goldens/{path}.safetensors")), &Device::Cpu).unwrap()
+}
+
+fn recipe(text: &str) -> Recipe {
+    Recipe::from_table(toml::from_str::<Table>(&format!("name = 'x'\n{text}")).unwrap()).unwrap()
+}
+
+fn weights(table: &str) -> Weights {
+    recipe(&format!("weights = {{ {table} }}")).weights.unwrap()
+}
+
+/// The share of values that differ by more than `within` of the matrix's largest.
+fn differ(a: &Tensor, b: &Tensor, within: f32) -> f32 {
+    let (a, b) = (
+        a.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        b.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+    );
+    assert_eq!(a.len(), b.len());
+    let most = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+    a.iter().zip(&b).filter(|(a, b)| (*a - *b).abs() > within * most).count() as f32 / a.len() as f32
+}
+
+fn round(weights: &Weights, w: &Tensor, seen: &Seen) -> Tensor {
+    let (spec, site) = (tiny(), Site::new(0, Role::Up));
+    let given = Given { site, spec: &spec, grid: &weights.grid, seen, precision: Precision::F32 };
+    weights.rounder().round(w, &given).unwrap().weight
+}
+
+fn tiny() -> DecoderSpec {
+    load::open("builtin:llama", Path::new(""), None).unwrap().spec
+}
+
+/// What a matrix loses in its own metric: `sum (w - q) H (w - q)^T`.
+fn lost(w: &Tensor, q: &Tensor, h: &Tensor) -> f32 {
+    let d = (w - q).unwrap();
+    (d.matmul(h).unwrap() * d).unwrap().sum_all().unwrap().to_scalar().unwrap()
+}
+
+const GPTQ: [(&str, &str); 11] = [
+    ("w4-row", "bits = 4, per = 'row'"),
+    ("w3-g40", "bits = 3, group = 40"),
+    ("w2-g64", "bits = 2, group = 64"),
+    ("w4-g40-order", "bits = 4, group = 40, act_order = true"),
+    ("w4-g40-order-static", "bits = 4, group = 40, act_order = true, static_groups = true"),
+    ("w3-g40-static", "bits = 3, group = 40, static_groups = true, damp = 0.1"),
+    ("w4-row-sym", "bits = 4, per = 'row', symmetric = true"),
+    ("w4-row-order", "bits = 4, per = 'row', act_order = true"),
+    ("w4-row-mse", "bits = 4, per = 'row', search = 'mse'"),
+    ("w3-g40-sym-mse", "bits = 3, group = 40, symmetric = true, search = 'mse'"),
+    ("w8-row", "bits = 8, per = 'row'"),
+];
+
+/// Rounding to nearest is the authors', code for code. GPTQ's factors are f32 with them and f64 here: where a value lies at
+/// the edge between two codes, one goes the other way, and what it loses goes to the columns after it. So: nearly all values
+/// equal, and the loss in GPTQ's own metric the same.
+#[test]
+fn gptq_is_the_authors() {
+    let all = golden("gptq/layer");
+    let (w, h) = (&all["weight"], all["hessian"].clone());
+    let seen = Seen { tokens: 512, hessian: Some(h.clone()), ..Seen::default() };
+    for (name, table) in GPTQ {
+        let nearest: String = table
+            .split(", ")
+            .filter(|key| !["damp", "act_order", "static_groups"].iter().any(|own| key.starts_with(own)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let rtn =
+            round(&weights(&format!("method = 'rtn', zero = 'in-range', {nearest}")), w, &Seen::default());
+        let theirs = &all[&format!("rtn-{name}")];
+        let off = differ(&rtn, theirs, 1e-5);
+        assert!(
+            off <= if name.contains("mse") { 0.02 } else { 0. },
+            "rtn {name}: {off} of all values differ"
+        );
+
+        let ours = round(&weights(&format!("method = 'gptq', {table}")), w, &seen);
+        let off = differ(&ours, &all[name], 1e-4);
+        let (mine, want, plain) = (lost(w, &ours, &h), lost(w, &all[name], &h), lost(w, &rtn, &h));
+        println!("gptq {name}: {off} differ, lost {mine} ({want} theirs, {plain} nearest)");
+        assert!(off < 0.03, "{name}: {off} of all values differ");
+        assert!((mine - want).abs() < 0.02 * want, "{name}: {mine}, not {want}");
+        assert!(mine < plain, "{name}: {mine} against {plain} of rounding to nearest");
+    }
+}
+
+#[test]
+fn omniquants_grid_is_the_authors() {
+    let all = golden("omniquant/quantizer");
+    for bits in [2, 3, 4, 8] {
+        for (group, per) in [("row", "per = 'row'"), ("32", "group = 32")] {
+            for (sym, symmetric) in [("", false), ("-sym", true)] {
+                let table =
+                    format!("method = 'rtn', bits = {bits}, zero = 'free', symmetric = {symmetric}, {per}");
+                let ours = round(&weights(&table), &all["weight"], &Seen::default());
+                assert_eq!(
+                    differ(&ours, &all[&format!("w{bits}-{group}{sym}")], 1e-6),
+                    0.,
+                    "w{bits} {group}{sym}"
+                );
+            }
+        }
+    }
+}
+
+/// Means are summed in another order than torch's, so a zero point moves in its last bits, and a value at the edge between two
+/// codes may go the other way.
+#[test]
+fn hqq_is_the_authors() {
+    let all = golden("hqq/layer");
+    for bits in [2, 3, 4, 8] {
+        for group in [32, 64] {
+            let ours = round(
+                &weights(&format!("method = 'hqq', bits = {bits}, group = {group}")),
+                &all["weight"],
+                &Seen::default(),
+            );
+            let off = differ(&ours, &all[&format!("w{bits}-g{group}")], 1e-4);
+            println!("hqq w{bits} g{group}: {off}");
+            assert!(off < 0.01, "w{bits} g{group}: {off} of all values differ");
+        }
+    }
+}
+
+/// Bit for bit, but for the products with a scale that is rounded elsewhere.
+#[test]
+fn small_floats_and_tables_are_the_authors() {
+    let mut all = golden("mx/formats");
+    let tables = golden("bitsandbytes/formats");
+    let (w, many) = (all["weight"].clone(), tables["many"].clone());
+    all.extend(tables);
+    let mut held = 0;
+    for levels in LEVELS {
+        let Some(want) = all.get(levels.name) else { continue };
+        let w = if levels.name.ends_with("-double") { &many } else { &w };
+        let ours = Grid::named(levels.name).unwrap().round(w, Precision::F32).unwrap();
+        let (ours, want) = (ours.to_vec2::<f32>().unwrap(), want.to_vec2::<f32>().unwrap());
+        for (r, (a, b)) in ours.iter().zip(&want).enumerate() {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                assert!((a - b).abs() <= 2e-6 * b.abs(), "{} [{r}, {i}]: {a}, not {b}", levels.name);
+            }
+        }
+        held += 1;
+    }
+    assert_eq!(held, 12);
+}
+
+/// One block's norms and matrices by the names that the goldens have.
+fn part<'a>(decoder: &'a Decoder, b: usize, name: &str) -> Option<Tensor> {
+    let block = &decoder.blocks[b];
+    let (what, key) = name.split_once('.')?;
+    if let Some(slot) = match what {
+        "norm1" => Some(Slot::Mixer),
+        "norm2" => Some(Slot::Ffn),
+        _ => None,
+    } {
+        let (scale, shift) = block.norms[&slot].params();
+        return if key == "weight" { scale.cloned() } else { shift.cloned() };
+    }
+    let role = [
+        ("q", Role::Q),
+        ("k", Role::K),
+        ("v", Role::V),
+        ("o", Role::O),
+        ("gate", Role::Gate),
+        ("up", Role::Up),
+        ("down", Role::Down),
+    ]
+    .into_iter()
+    .find(|(name, _)| *name == what)?
+    .1;
+    let linear = &block.linears[&(None, role)];
+    if key == "weight" { Some(linear.weight.rows().unwrap()) } else { linear.bias.clone() }
+}
+
+/// A fixture with the golden's parameters, as they were before.
+fn planted(fixture: &str, all: &Golden) -> Fixture {
+    let mut f = families::load(&repo("tests/fixtures").join(fixture)).unwrap();
+    let spec = f.spec.clone();
+    let old = f.decoder.clone();
+    let opened = bitsweep::model::decoder::Decoder::build(spec, &Device::Cpu, true, |param, shape| {
+        use bitsweep::model::spec::{Half, Param};
+        let name = match param {
+            Param::Weight(s) | Param::Bias(s) if s.block.is_some() => {
+                let role = match s.role {
+                    Role::Q => "q",
+                    Role::K => "k",
+                    Role::V => "v",
+                    Role::O => "o",
+                    Role::Gate => "gate",
+                    Role::Up => "up",
+                    Role::Down => "down",
+                    _ => "none",
+                };
+                let key = if matches!(param, Param::Weight(_)) { "weight" } else { "bias" };
+                Some(format!("before.{}.{role}.{key}", s.block.unwrap()))
+            }
+            Param::Norm(b, slot, half) => {
+                let slot = if slot == Slot::Mixer { "norm1" } else { "norm2" };
+                Some(format!("before.{b}.{slot}.{}", if half == Half::Scale { "weight" } else { "bias" }))
+            }
+            _ => None,
+        };
+        Ok(match name {
+            Some(name) => all[&name].clone(),
+            None => match param {
+                Param::Embed => old.embed.rows()?,
+                Param::Positions => old.positions.clone().unwrap(),
+                Param::FinalNorm(Half::Scale) => old.norm.as_ref().unwrap().params().0.unwrap().clone(),
+                Param::FinalNorm(Half::Shift) => old.norm.as_ref().unwrap().params().1.unwrap().clone(),
+                Param::Weight(s) => old.ends[&s.role].weight.rows()?,
+                other => panic!("{other:?} {shape:?}"),
+            },
+        })
+    });
+    f.decoder = opened.unwrap();
+    f
+}
+
+fn texts(all: &Golden) -> Vec<Vec<u32>> {
+    let rows = all["tokens"].to_vec2::<i64>().unwrap();
+    rows.into_iter().map(|row| row.into_iter().map(|t| t as u32).collect()).collect()
+}
+
+/// Blocks after a recipe's preparation alone.
+fn prepared(text: &str, f: &Fixture, texts: &[Vec<u32>], skip: bool) -> Decoder {
+    let mut r = recipe(text);
+    if skip {
+        // Nothing is rounded; what prepares has looked at what would be.
+        r.skip = vec!["*".into()];
+    }
+    apply(&r, &f.decoder, 32, texts).unwrap().decoder
+}
+
+fn compare(name: &str, decoder: &Decoder, all: &Golden, within: f32, unlike: f32) {
+    let mut wrong = Vec::new();
+    for (key, want) in all.iter().filter(|(k, _)| k.starts_with("after.")) {
+        let rest = &key["after.".len()..];
+        let (b, rest) = rest.split_once('.').unwrap();
+        let got = part(decoder, b.parse().unwrap(), rest).unwrap();
+        let off = differ(&got, want, within);
+        if off > unlike {
+            wrong.push(format!("{name} {key}: {off} of all values differ by more than {within}"));
+        }
+    }
+    wrong.sort();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The same numbers, to what f32 sums of activations in another order leave of a maximum's power.
+#[test]
+fn smoothquant_is_the_authors() {
+    for name in ["llama/mha-untied", "llama/gqa-tied", "opt/125m"] {
+        let all = golden(&format!("smoothquant/{}", name.replace('/', "-")));
+        let f = planted(name, &all);
+        let alpha = all["alpha"].to_vec1::<f32>().unwrap()[0];
+        let text = format!("prepare = [{{ method = 'smoothquant', alpha = {alpha} }}]");
+        compare(name, &prepared(&text, &f, &texts(&all), false), &all, 2e-5, 0.);
+    }
+}
+
+/// The same search finds the same scales and the same clipping, in every group of both blocks.
+#[test]
+fn awq_is_the_authors() {
+    for name in ["llama/mha-untied", "llama/gqa-tied", "opt/125m"] {
+        let all = golden(&format!("awq/{}", name.replace('/', "-")));
+        let f = planted(name, &all);
+        let settings = all["settings"].to_vec1::<i64>().unwrap();
+
+        let grid = format!("bits = {}, group = {}", settings[0], settings[1]);
+        let texts = texts(&all);
+        let r = recipe(&format!("prepare = [{{ method = 'awq' }}]\nweights = {{ method = 'rtn', {grid} }}"));
+        let decoder = apply(&r, &f.decoder, 32, &texts).unwrap().decoder;
+        let scaled = unrounded(
+            &recipe(&format!(
+                "prepare = [{{ method = 'awq', clip = false }}]\nweights = {{ method = 'rtn', {grid} }}"
+            )),
+            &f,
+            &texts,
+        );
+        compare(&format!("{name} scaled"), &scaled, &all, 2e-5, 0.3);
+        // What is left to do with theirs is to round it.
+        let rounder = r.weights.as_ref().unwrap();
+        let rounded: Golden = all
+            .iter()
+            .filter(|(k, _)| k.starts_with("after."))
+            .map(|(k, v)| {
+                let matrix = v.dims().len() == 2;
+                (k.clone(), if matrix { round(rounder, v, &Seen::default()) } else { v.clone() })
+            })
+            .collect();
+        compare(name, &decoder, &rounded, 2e-5, 0.);
+    }
+}
+
+/// Calibration texts of a fixture's vocabulary.
+fn some_texts(spec: &DecoderSpec) -> Vec<Vec<u32>> {
+    let length = spec.longest().unwrap_or(24).min(24);
+    (0..6).map(|s| (0..length).map(|i| ((i * 7 + s * 13 + i * i) % spec.vocab) as u32).collect()).collect()
+}
+
+const KEEP: [&str; 3] = [
+    "prepare = [{ method = 'smoothquant' }]",
+    "prepare = [{ method = 'smoothquant', alpha = 'search' }]\nweights = { method = 'rtn', bits = 8 }\nacts = { bits = 8 }",
+    "prepare = [{ method = 'awq', clip = false }]\nweights = { method = 'rtn', bits = 4, group = 8 }",
+];
+
+/// A rewriting that claims to change nothing changes nothing, on every family that it fits.
+#[test]
+fn rewriting_keeps_the_function() {
+    for text in KEEP {
+        let r = recipe(text);
+        let mut fits = 0;
+        for f in all() {
+            if r.unfit(&f.spec).is_some() {
+                continue;
+            }
+            fits += 1;
+            let mut only = r.clone();
+            only.weights = None;
+            only.acts = None;
+            let texts = some_texts(&f.spec);
+            // With the weights left out, AWQ has nothing to search for: so round none of them instead.
+            let keep = match text.contains("awq") || text.contains("search") {
+                true => unrounded(&r, &f, &texts),
+                false => apply(&only, &f.decoder, 32, &texts).unwrap().decoder,
+            };
+            let (was, is) = (logits(&f.decoder, &f.tokens), logits(&keep, &f.tokens));
+            let size = was.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let off = gap(&was, &is);
+            assert!(off < 1e-4 * size.max(1.), "{text}\n{}: {off} of {size}", f.name);
+        }
+        assert!(fits > 20, "{text}: {fits}");
+    }
+}
+
+/// A recipe's rewriting as it would be, with nothing rounded after it.
+fn unrounded(r: &Recipe, f: &Fixture, texts: &[Vec<u32>]) -> Decoder {
+    let mut maker = Maker::new(r, &f.spec, texts).unwrap();
+    let mut decoder = maker.ends(&f.decoder).unwrap();
+    maker.enter(&decoder).unwrap();
+    decoder.ends = f.decoder.ends.clone();
+    for block in &f.decoder.blocks {
+        let block = maker.prepared(block, &decoder).unwrap();
+        decoder.blocks.push(block);
+    }
+    decoder
+}
+
+/// GPTQ's loss is below rounding's in its own metric, on every linear of the built-in model and of every family.
+#[test]
+fn gptq_beats_nearest_on_every_layer() {
+    let grid = "bits = 3, group = 16, zero = 'in-range'";
+    let (gptq, rtn) =
+        (weights(&format!("method = 'gptq', {grid}")), weights(&format!("method = 'rtn', {grid}")));
+    for f in all() {
+        let texts = some_texts(&f.spec);
+        let mut bench = Bench::new(&texts, &[Inputs::Full]);
+        bench.enter(&f.decoder).unwrap();
+        let needs = Needs { hessian: true, ..Needs::NOTHING };
+        let (mut ours, mut plain) = (0., 0.);
+        for block in &f.decoder.blocks {
+            let seen = bench.watch(&f.decoder, block, Inputs::Full, needs, &|_| true).unwrap();
+            for linear in block.linears.values() {
+                let Some(seen) = seen.get(&linear.site) else { continue };
+                let (w, h) = (linear.weight.rows().unwrap(), seen.hessian.clone().unwrap());
+                let (a, b) = (lost(&w, &round(&gptq, &w, seen), &h), lost(&w, &round(&rtn, &w, seen), &h));
+                assert!(a <= b * 1.02, "{} {}: {a} against {b}", f.name, linear.site);
+                (ours, plain) = (ours + a, plain + b);
+            }
+            bench.advance(&f.decoder, block, block).unwrap();
+        }
+        assert!(ours < 0.95 * plain, "{}: {ours} against {plain}", f.name);
+    }
+}
+
+/// Threads, and how texts are packed into passes, move no bit of a calibrated model.
+#[test]
+fn calibration_moves_no_bit() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let r = recipe(
+        "prepare = [{ method = 'awq' }, { method = 'smoothquant' }]\nweights = { method = 'gptq', bits = 3, sequential = true }",
+    );
+    let texts: Vec<Vec<u32>> =
+        (0..4).map(|s| (0..100).map(|i| ((i * 31 + s * 17 + i * i * 7) % 1024) as u32).collect()).collect();
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let q = pool.install(|| apply(&r, &full, 16, &texts).unwrap());
+        logits(&q.decoder, &texts[0]).to_vec2::<f32>().unwrap()
+    };
+    let one = with(1);
+    assert!(one.iter().flatten().all(|x| x.is_finite()));
+    assert!(with(2) == one && with(3) == one);
+}
+
+/// A Hessian that no damping asked for makes positive definite is damped more, and it is said; inputs that are no numbers are
+/// an error.
+#[test]
+fn hessians_that_are_none() {
+    let w =
+        Tensor::from_vec((0..32).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>(), (4, 8), &Device::Cpu)
+            .unwrap();
+    let (spec, site) = (tiny(), Site::new(0, Role::Up));
+    let gptq = weights("method = 'gptq', bits = 3, group = 4");
+    let with = |h: Vec<f32>| {
+        let hessian = Some(Tensor::from_vec(h, (8, 8), &Device::Cpu).unwrap());
+        let seen = Seen { tokens: 9, hessian, ..Seen::default() };
+        let given = Given { site, spec: &spec, grid: &gptq.grid, seen: &seen, precision: Precision::F32 };
+        gptq.rounder().round(&w, &given)
+    };
+    let eye = |d: f32, rest: f32| (0..64).map(|i| if i % 9 == 0 { d } else { rest }).collect::<Vec<_>>();
+    let indefinite = with(eye(1., -0.9)).unwrap();
+    assert!(indefinite.note.unwrap().contains("damped by"));
+    assert!(indefinite.weight.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| x.is_finite()));
+    assert!(with(eye(0., 0.)).unwrap().note.is_none());
+    assert!(with(eye(1e30, 0.)).unwrap().note.is_none());
+    assert!(format!("{:#}", with(eye(f32::NAN, 0.)).err().unwrap()).contains("not finite"));
+    let nothing = Seen::default();
+    let given = Given { site, spec: &spec, grid: &gptq.grid, seen: &nothing, precision: Precision::F32 };
+    assert!(gptq.rounder().round(&w, &given).unwrap().note.unwrap().contains("no calibration token"));
+}
+
+/// Settings that do not go together are mistakes, and say what there is.
+#[test]
+fn settings_that_are_none() {
+    for (table, part) in [
+        ("weights = { method = 'gptq', bits = 4, dampp = 1 }", "dampp"),
+        ("weights = { method = 'gptq', bits = 4, damp = 0.0 }", "damp"),
+        ("weights = { method = 'gptq' }", "`bits`"),
+        ("weights = { method = 'rtn', format = 'nf5' }", "nf4"),
+        ("weights = { method = 'rtn', format = 'nf4', bits = 4 }", "one of them"),
+        ("weights = { method = 'rtn', format = 'nf4', symmetric = true }", "integers"),
+        ("weights = { method = 'rtn', bits = 4, zero = 'loose' }", "in-range"),
+        ("weights = { method = 'hqq', format = 'nf4' }", "integers"),
+        ("prepare = [{ method = 'smoothquant', alpha = 2.0 }]", "from 0 to 1"),
+        ("prepare = [{ method = 'smoothquant', alpha = 'best' }]", "search"),
+        ("prepare = [{ method = 'awk' }]", "awq"),
+        ("calibrate = { samples = 0 }", "samples"),
+        ("calibrate = { draw = 'lots' }", "joined"),
+    ] {
+        let table = toml::from_str::<Table>(&format!("name = 'x'\n{table}"));
+        let error = match table.map(Recipe::from_table) {
+            Ok(Ok(_)) => panic!("{part}: no error"),
+            Ok(Err(e)) => format!("{e:#}"),
+            Err(e) => e.to_string(),
+        };
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let _ = (json!(null), Batch::new([]));
+}
