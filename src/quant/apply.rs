@@ -4,6 +4,7 @@ use super::{
     calibrate::{Bench, Inputs, Seen, SeenBy},
     grid::Int,
     kv::PerHead,
+    prepare::rotate,
     recipe::{Recipe, USUAL_SKIP},
     weight::{Given, Needs, Rounder, Weights},
 };
@@ -225,7 +226,7 @@ impl<'a> Maker<'a> {
         for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
             linear.input = self.input.clone();
         }
-        block.kv = self.kv.clone();
+        block.kv = self.kv.clone().map(|map| rotate::keys(self.recipe, &block, map));
         Ok(block)
     }
 

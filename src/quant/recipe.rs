@@ -1,8 +1,11 @@
 //! A recipe: what is quantized, and how. Written in the field's notation, or as a table.
 //!
 //! ```text
-//! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [weights] [acts] [kv]
+//! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
+//! prepare = "smoothquant" | "rotate"                                smoothquant+w8a8  rotate+gptq-w4a4kv4
+//! method  = "rtn" | "gptq" | "hqq" | "awq"                          gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
+//!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
 //! acts    = "a" bits ["sym"]                                        a8
 //! kv      = "kv" bits ["g" group] ["sym"]                           kv4  kv4g32
 //! ```
@@ -10,10 +13,10 @@ use super::{
     Described, Entry,
     acts::{Acts, PerToken},
     calibrate::{Calibrate, Inputs},
-    grid::{Grid, Int, Per, usual},
+    grid::{Format, Grid, Int, Per, levels::LEVELS, usual},
     kv::Kv,
-    prepare::Prepare,
-    weight::Weights,
+    prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
+    weight::{Method, Weights, gptq::Gptq, hqq::Hqq, rtn::Rtn},
 };
 use crate::{
     mistake,
@@ -39,6 +42,22 @@ pub static NOTATION: &[Entry] = &[
         about: "keys and values, per token and head, groups of 128 along the head",
     },
     Entry { name: "kv4g32 w4a8kv4", about: "another group; all of it together" },
+    Entry {
+        name: "gptq-w4g128 hqq-w4g64",
+        about: "weights rounded by that method; before any weights, and before a format: gptq-nf4",
+    },
+    Entry {
+        name: "awq-w3",
+        about: "AWQ's scales and clipping, then rounding to nearest; awq-gptq-w3: then GPTQ",
+    },
+    Entry {
+        name: "smoothquant+w8a8 rotate+gptq-w4a4kv4",
+        about: "what is done before, in that order, before everything else",
+    },
+    Entry {
+        name: "nf4 fp4 fp8 mxfp8 mxfp6 mxfp4 nvfp4 ternary binary",
+        about: "weights in that format, its own groups; `list formats` has all",
+    },
 ];
 
 /// What a recipe leaves alone unless its `skip` says otherwise. The study quantized routers too: `skip = ["head"]`.
@@ -244,7 +263,25 @@ fn parse(text: &str) -> Option<Recipe> {
         }
     }
     let mut rest = Rest(rest);
-    if rest.word("w") {
+    loop {
+        if rest.word("smoothquant+") {
+            recipe.prepare.push(Prepare::Smoothquant(SmoothQuant::default()));
+        } else if rest.word("rotate+") {
+            recipe.prepare.push(Prepare::Rotate(Rotate::default()));
+        } else if rest.word("awq+") || rest.word("awq-") {
+            recipe.prepare.push(Prepare::Awq(Awq::default()));
+        } else {
+            break;
+        }
+    }
+    let prepared = !recipe.prepare.is_empty();
+    let method = METHODS.iter().find(|(word, _)| rest.word(word)).map(|(_, method)| method());
+    let format =
+        LEVELS.iter().map(|l| l.name).filter(|name| rest.0.starts_with(name)).max_by_key(|n| n.len());
+    if let Some(name) = format.filter(|name| rest.word(name)) {
+        let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
+        recipe.weights = Some(Weights { method, grid: Grid::named(name)? });
+    } else if rest.word("w") {
         let bits = rest.number()?;
         let (per, group) = if rest.word("row") {
             (Per::Row, usual())
@@ -256,7 +293,15 @@ fn parse(text: &str) -> Option<Recipe> {
             (Per::Group, usual())
         };
         let bits = u8::try_from(bits).ok()?;
-        recipe.weights = Some(Weights::rtn(Grid::int(bits, per, group, rest.word("sym"))));
+        let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
+        let mut grid = Grid::int(bits, per, group, rest.word("sym"));
+        if let Format::Int(int) = &mut grid.format {
+            int.zero = method.zero();
+        }
+        recipe.weights = Some(Weights { method, grid });
+    }
+    if (method.is_some() || prepared) && recipe.weights.is_none() {
+        return None;
     }
     if rest.word("a") {
         let bits = u8::try_from(rest.number()?).ok()?;
@@ -269,6 +314,13 @@ fn parse(text: &str) -> Option<Recipe> {
     }
     (rest.0.is_empty() && !recipe.is_full()).then_some(recipe)
 }
+
+/// Methods that a notation names.
+const METHODS: &[(&str, fn() -> Method)] = &[
+    ("rtn-", || Method::Rtn(Rtn {})),
+    ("gptq-", || Method::Gptq(Gptq::default())),
+    ("hqq-", || Method::Hqq(Hqq::default())),
+];
 
 /// What is still to be read.
 struct Rest<'a>(&'a str);
@@ -307,12 +359,45 @@ mod tests {
             "w4a8kv4",
             "fp16+w4",
             "bf16+w4g32syma8symkv2",
+            "gptq-w4g128",
+            "awq-w3",
+            "awq-gptq-w3g64",
+            "smoothquant+w8a8",
+            "rotate+gptq-w4a4kv4",
+            "smoothquant+awq-w4",
+            "nf4",
+            "nf4-double",
+            "gptq-nf4",
+            "fp8kv8",
+            "mxfp4a8",
+            "ternary",
+            "hqq-w2g64",
         ] {
             assert_eq!(Recipe::parse(good).unwrap().name, good);
         }
         for bad in [
-            "", "w", "w4x", "w44444", "w9", "w1", "w4g0", "fp16w4", "fp16+", "a8w4", "kv", "w4g", "W4",
+            "",
+            "w",
+            "w4x",
+            "w44444",
+            "w9",
+            "w1",
+            "w4g0",
+            "fp16w4",
+            "fp16+",
+            "a8w4",
+            "kv",
+            "w4g",
+            "W4",
             "kv16",
+            "gptq",
+            "gptq-",
+            "gptq-kv4",
+            "awq+",
+            "rotate+",
+            "smoothquant+a8",
+            "w4+rotate",
+            "nf",
         ] {
             let error = Recipe::parse(bad).unwrap_err();
             assert!(crate::mistake::is_mistake(&error), "{bad}");

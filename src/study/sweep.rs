@@ -32,11 +32,16 @@ pub fn expand(label: &str, table: &toml::Table) -> Result<Vec<Recipe>> {
         if let Some(Value::String(name)) = point.get_mut("name") {
             *name = fill(label, name, &chosen)?;
         }
+        let name = point.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
         let table: Table = match serde_path_to_error::deserialize(Value::Table(point)) {
             Ok(table) => table,
             Err(e) => {
                 let path = e.path().to_string();
-                mistake!("`{label}`: [[recipe]] `{path}`: {}", e.into_inner().to_string().trim());
+                let said = e.into_inner().to_string();
+                // toml says where a second time.
+                let said =
+                    said.lines().filter(|l| *l != format!("in `{path}`")).collect::<Vec<_>>().join("\n");
+                mistake!("`{label}`: [[recipe]] `{name}`: `{path}`: {}", said.trim());
             }
         };
         let recipe = Recipe::from_table(table).blame(format!("`{label}`"))?;

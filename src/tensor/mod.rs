@@ -1,4 +1,5 @@
 //! What the decoder does with numbers, below any idea of a model: products of matrices and fused loops over rows.
+pub mod hadamard;
 pub mod int8;
 pub mod linalg;
 pub mod matmul;

@@ -151,7 +151,7 @@ static DYNAMIC: LazyLock<Vec<f32>> = LazyLock::new(|| {
         let count = 1usize << i;
         let edge = |k: usize| 0.1 + 0.9 * k as f64 / count as f64;
         for k in 0..count {
-            let value = (10f64.powi(i as i32 - 6) * (edge(k) + edge(k + 1)) / 2.) as f32;
+            let value = (10f64.powi(i - 6) * (edge(k) + edge(k + 1)) / 2.) as f32;
             all.extend([value, -value]);
         }
     }

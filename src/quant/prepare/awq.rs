@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! s = mean|X|^r, made so that max(s) min(s) = 1        r of 0, 1/20 .. 19/20 with the least loss     (eq. 4, 5)
-//! loss = mean (f(X; W) - f(X; round(W diag(s)) diag(s)^-1))^2        f: attention, feed-forward, or the linear itself
+//! loss = mean (f(X; W) - f(X; round(W diag(s)) diag(s)^-1))^2        f: attention or feed-forward; of one linear, itself
 //! ```
 //! Then, but for queries and keys, each group's range is cut to `1 - i/20` of its largest magnitude, `i < 10`, where the
 //! group's own share of the outputs changes least. As the authors' `auto_scale.py` and `auto_clip.py`: all scales are
@@ -122,7 +122,7 @@ fn search(block: &Block, group: &ScaleGroup, seen: &Seen, at: &At) -> Result<Opt
     let mean = seen.abs_mean();
     let run = |block: &Block| -> Result<Vec<Tensor>> {
         match group.feeder {
-            Feeder::Norm(slot) => {
+            Feeder::Norm(slot) if group.linears.len() > 1 => {
                 let each = at.bench()?.batches().iter().zip(&seen.inputs);
                 each.map(|(batch, x)| at.runner.branch(block, slot, x, batch)).collect()
             }

@@ -5,6 +5,7 @@
 //! turns the stream.
 pub mod awq;
 pub mod fold;
+pub mod rotate;
 pub mod smoothquant;
 
 use super::{
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY];
+pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY, rotate::ENTRY];
 
 /// Rewrites the model into one that computes the same function and quantizes better.
 pub trait Transform: Described + Send + Sync {
@@ -64,6 +65,8 @@ pub enum Prepare {
     Smoothquant(smoothquant::SmoothQuant),
     /// Scales and clipping, searched.
     Awq(awq::Awq),
+    /// The stream turned.
+    Rotate(rotate::Rotate),
 }
 
 impl Prepare {
@@ -72,6 +75,7 @@ impl Prepare {
         match self {
             Prepare::Smoothquant(method) => method,
             Prepare::Awq(method) => method,
+            Prepare::Rotate(method) => method,
         }
     }
 }

@@ -33,7 +33,7 @@ pub const ENTRY: Entry = Entry {
 const TOKENS: usize = 2048;
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmoothQuant {
     /// How much moves.

@@ -180,14 +180,14 @@ impl Gptq {
                         n => new.get(n - 1).copied(),
                     }
                 };
-                for i in 0..count {
+                for (i, lost) in lost.iter_mut().enumerate() {
                     let j = start + i;
                     let Some(fit) = fit(j) else { continue };
                     let u = &upper[j * inner + j..j * inner + end];
                     let q = fit.one(row[j]);
                     let e = (row[j] - q) / u[0];
                     row[j] = q;
-                    lost[i] = e;
+                    *lost = e;
                     vectorized(
                         #[inline(always)]
                         || row[j + 1..end].iter_mut().zip(&u[1..]).for_each(|(w, u)| *w -= e * u),

@@ -141,6 +141,16 @@ pub enum Method {
     Hqq(hqq::Hqq),
 }
 
+impl Method {
+    /// The convention of integers that the method's authors have.
+    pub fn zero(&self) -> Zero {
+        match self {
+            Method::Gptq(_) => Zero::InRange,
+            Method::Rtn(_) | Method::Hqq(_) => Zero::Clamped,
+        }
+    }
+}
+
 impl Weights {
     /// Round to nearest.
     pub fn rtn(grid: Grid) -> Self {
@@ -193,11 +203,7 @@ impl<'de> Deserialize<'de> for Weights {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
             text => D::Error::custom(text),
         })?;
-        let zero = match &method {
-            Method::Gptq(_) => Zero::InRange,
-            Method::Rtn(_) | Method::Hqq(_) => Zero::Clamped,
-        };
-        let grid = Grid::from_table(Value::Object(grid), zero).map_err(D::Error::custom)?;
+        let grid = Grid::from_table(Value::Object(grid), method.zero()).map_err(D::Error::custom)?;
         Ok(Self { method, grid })
     }
 }
