@@ -9,7 +9,7 @@
 //! Medians of five, the sides in turn. Zeros that a result begins with, and inputs that are laid out, are counted.
 #![allow(clippy::print_stdout)]
 use bitsweep::{
-    quant::weight::{Rounder, rtn::Rtn},
+    quant::grid::{Grid, Per},
     tensor::{
         int8::{Codes, Groups, Inputs, Kernel},
         panels::Panels,
@@ -133,15 +133,15 @@ fn main() {
     let w = noise(out * inner);
     let tensor = Tensor::from_slice(&w, (out, inner), &Device::Cpu).unwrap_or_else(|e| panic!("{e}"));
     for (name, bits, group) in [("w8", 8, 128), ("w4", 4, 128), ("w4g32", 4, 32)] {
-        let rtn = Rtn { bits, per: bitsweep::quant::grid::Per::Group, group, symmetric: false };
+        let grid = Grid::int(bits, Per::Group, group, false);
         let (mut copy, mut round, mut code) = (vec![], vec![], vec![]);
         for _ in 0..=TIMES {
             copy.push(seconds(|| drop(black_box(w.clone()))));
             round.push(seconds(|| {
-                black_box(rtn.round(&tensor, bitsweep::model::ops::Precision::F32).is_ok());
+                black_box(grid.round(&tensor, bitsweep::model::ops::Precision::F32).is_ok());
             }));
             code.push(seconds(|| {
-                black_box(rtn.codes(&tensor).is_ok());
+                black_box(grid.codes(&tensor).is_ok());
             }));
         }
         let of = |all: Vec<f64>| (4 * out * inner) as f64 / median(all[1..].to_vec()) / 1e9;

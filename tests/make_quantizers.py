@@ -8,7 +8,7 @@
     git clone https://github.com/OpenGVLab/OmniQuant           95fae1b
     git clone https://github.com/microsoft/microxcaling        7bc4195
     pip install torch transformers bitsandbytes termcolor
-    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes ...]
+    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|prune ...]
 
 Each leaves tests/goldens/<method>/*.safetensors: what went in and what came out, f32. Nothing of the clones is changed but
 what needs a GPU: `torch.cuda.synchronize` and `.cuda()` do nothing, `.cpu()` copies, and CUDA extensions are empty modules. AWQ's clipping wants
@@ -324,7 +324,26 @@ def bitsandbytes(source):
     save("bitsandbytes", "formats", tensors)
 
 
-ALL = {f.__name__: f for f in (gptq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes)}
+def prune(source):
+    """Written out from the paper (Wanda, section 3; magnitude pruning as its appendix has it): its authors' code wants a GPU and
+    another transformers."""
+    w, x = awkward_layer(24, 104, 256)
+    w += 1e-4 * normal("apart", *w.shape)  # no two alike, or the order of equals would count
+    power = x.double().pow(2).mean(0).sqrt().float()
+    tensors = {"weight": w, "power": power}
+    for by, score in (("magnitude", w.abs()), ("wanda", w.abs() * power)):
+        kept = w.clone()
+        if by == "magnitude":
+            kept[w.abs() <= w.abs().flatten().sort()[0][int(w.numel() * 0.6)]] = 0
+        else:
+            kept.scatter_(1, score.sort(dim=1, stable=True)[1][:, : int(104 * 0.6)], 0)
+        tensors[f"{by}-0.6"] = kept
+        least = score.reshape(24, 26, 4).topk(2, dim=2, largest=False)[1]
+        tensors[f"{by}-2:4"] = w.clone().reshape(24, 26, 4).scatter_(2, least, 0).reshape(24, 104)
+    save("prune", "layer", tensors)
+
+
+ALL = {f.__name__: f for f in (gptq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, prune)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

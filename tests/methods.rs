@@ -16,6 +16,7 @@ use bitsweep::{
         apply::{Maker, apply},
         calibrate::{Bench, Inputs, Seen},
         grid::{Grid, levels::LEVELS},
+        prepare::prune::Prune,
         recipe::{Recipe, Table},
         weight::{Given, Needs, Weights},
     },
@@ -173,7 +174,7 @@ fn small_floats_and_tables_are_the_authors() {
 }
 
 /// One block's norms and matrices by the names that the goldens have.
-fn part<'a>(decoder: &'a Decoder, b: usize, name: &str) -> Option<Tensor> {
+fn part(decoder: &Decoder, b: usize, name: &str) -> Option<Tensor> {
     let block = &decoder.blocks[b];
     let (what, key) = name.split_once('.')?;
     if let Some(slot) = match what {
@@ -421,6 +422,120 @@ fn calibration_moves_no_bit() {
     assert!(with(2) == one && with(3) == one);
 }
 
+#[test]
+fn pruning_is_the_papers() {
+    let all = golden("prune/layer");
+    let power = all["power"].to_vec1::<f32>().unwrap();
+    for by in ["magnitude", "wanda"] {
+        for (name, key) in [("0.6", "share = 0.6"), ("2:4", "pattern = '2:4'")] {
+            let prune: Prune = toml::from_str(&format!("by = '{by}'\n{key}")).unwrap();
+            let mut w = all["weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            prune.pruned(&mut w, 104, &power);
+            let want = all[&format!("{by}-{name}")].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(w == want, "{by} {name}");
+        }
+    }
+}
+
+/// What is pruned stays zero, whatever rounds it, and its codes are not counted.
+#[test]
+fn pruned_weights_stay_zero() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let texts: Vec<Vec<u32>> = vec![(0..64).collect()];
+    for rounder in ["method = 'rtn', bits = 4", "method = 'gptq', bits = 4"] {
+        let r = recipe(&format!(
+            "prepare = [{{ method = 'prune', pattern = '2:4' }}]\nweights = {{ {rounder} }}"
+        ));
+        let q = apply(&r, &full, 16, &texts).unwrap();
+        for linear in q.decoder.blocks.iter().flat_map(|b| b.linears.values()) {
+            let w = linear.weight.rows().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(w.chunks(4).all(|c| c.iter().filter(|w| **w == 0.).count() >= 2), "{}", linear.site);
+        }
+        let dense = recipe(&format!("weights = {{ {rounder} }}"));
+        let dense = bitsweep::quant::apply::sizes(&dense, &full.spec, 16).unwrap().bits_per_weight;
+        assert!((q.sizes.bits_per_weight - (dense - 2. + 1.)).abs() < 1e-9);
+    }
+}
+
+/// Bits by site: the last that names a site, and sizes that say so.
+#[test]
+fn bits_by_site() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let r = recipe(
+        "weights = { method = 'rtn', bits = 2 }\n\
+         at = [{ sites = ['first.*', 'last.*'], weights = { method = 'rtn', bits = 8 } },\n\
+               { sites = ['*.attn.v'], weights = { method = 'rtn', bits = 4 } }]",
+    );
+    let q = apply(&r, &full, 16, &[]).unwrap();
+    let last = full.blocks.len() - 1;
+    let levels = |b: usize, role| {
+        let w = q.decoder.blocks[b].linears[&(None, role)].weight.rows().unwrap();
+        let row = w.narrow(0, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut group: Vec<u32> = row[..128.min(row.len())].iter().map(|x| x.to_bits()).collect();
+        group.sort_unstable();
+        group.dedup();
+        group.len()
+    };
+    assert!(levels(0, Role::Up) > 16 && levels(last, Role::Q) > 16);
+    assert!(levels(1, Role::Up) <= 4 && (5..=16).contains(&levels(0, Role::V)));
+    assert!(q.sizes.weight_bits > 2. && q.sizes.weight_bits < 8.);
+    let lost = recipe(
+        "weights = { method = 'rtn', bits = 2 }\nat = [{ sites = ['blocks.77.*'], weights = { method = 'rtn', bits = 8 } }]",
+    );
+    assert!(apply(&lost, &full, 16, &[]).err().unwrap().to_string().contains("blocks.77.*"));
+}
+
+/// Activations in formats, in groups, and with a calibrated range: more bits are nearer, and a token's logits are its own.
+#[test]
+fn activations_in_other_ways() {
+    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+    let full = opened.load(&Device::Cpu).unwrap();
+    let tokens: Vec<u32> = (0..60).map(|i| (i * i * 7 + i * 31 + 3) % 1024).collect();
+    let texts = vec![tokens.clone()];
+    let exact = logits(&full, &tokens);
+    let off = |acts: &str| {
+        let q = apply(&recipe(acts), &full, 16, &texts).unwrap().decoder;
+        let whole = logits(&q, &tokens);
+        let alone = logits(&q, &tokens[..20]);
+        assert_eq!(gap(&whole.narrow(0, 0, 20).unwrap(), &alone), 0., "{acts}");
+        let d = (whole - &exact).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(d.is_finite(), "{acts}");
+        d
+    };
+    for way in [
+        "per = 'tensor', range = 'min-max'",
+        "per = 'tensor', range = 'mse'",
+        "per = 'tensor', range = 'percentile'",
+        "group = 16",
+    ] {
+        let errors: Vec<f32> =
+            [8, 6, 4].iter().map(|b| off(&format!("acts = {{ bits = {b}, {way} }}"))).collect();
+        assert!(errors[0] < errors[1] && errors[1] < errors[2], "{way}: {errors:?}");
+    }
+    assert!(off("acts = { bits = 4, group = 16 }") < off("acts = { bits = 4 }"));
+    assert!(off("acts = { format = 'mxfp8' }") < off("acts = { format = 'mxfp4' }"));
+    assert!(off("acts = { format = 'nvfp4' }") < off("acts = { format = 'mxfp4' }"));
+    assert!(off("acts = { format = 'fp8' }") < off("acts = { bits = 4 }"));
+    assert!(off("kv = { format = 'fp8' }") < off("kv = { keys = { bits = 2 }, values = { bits = 4 } }"));
+}
+
+/// Bits of a token in the cache: codes, scales and zero points of keys and values, over all blocks and heads.
+#[test]
+fn the_cache_is_counted() {
+    let spec = tiny();
+    let attention = spec.blocks[0].mixer.attention().unwrap();
+    let (heads, width, blocks) =
+        (attention.kv_heads as f64, attention.head_dim as f64, spec.blocks.len() as f64);
+    let bits = |text: &str| recipe(text).kv.unwrap().token_bits(&spec);
+    assert_eq!(bits("kv = { bits = 4 }"), blocks * heads * 2. * (4. * width + 16. + 4.));
+    assert_eq!(
+        bits("kv = { keys = { bits = 2 }, values = { bits = 8, symmetric = true } }"),
+        blocks * heads * (2. * width + 18. + 8. * width + 16.)
+    );
+}
+
 /// A Hessian that no damping asked for makes positive definite is damped more, and it is said; inputs that are no numbers are
 /// an error.
 #[test]
@@ -463,6 +578,13 @@ fn settings_that_are_none() {
         ("prepare = [{ method = 'smoothquant', alpha = 2.0 }]", "from 0 to 1"),
         ("prepare = [{ method = 'smoothquant', alpha = 'best' }]", "search"),
         ("prepare = [{ method = 'awk' }]", "awq"),
+        ("prepare = [{ method = 'prune', share = 1.0 }]", "below 1"),
+        ("prepare = [{ method = 'prune', pattern = '4:2' }]", "2:4"),
+        ("acts = { bits = 8, per = 'tensor' }", "min-max"),
+        ("acts = { bits = 8, per = 'row' }", "token"),
+        ("acts = { bits = 8, range = 'mse' }", "tensor"),
+        ("kv = { bits = 4, key = { bits = 2 } }", "keys"),
+        ("kv = { bits = 4, per = 'tensor' }", "group"),
         ("calibrate = { samples = 0 }", "samples"),
         ("calibrate = { draw = 'lots' }", "joined"),
     ] {

@@ -1,11 +1,10 @@
 //! From the full model to the quantized one, and what that says of sizes.
 use super::{
-    acts::Dynamic,
+    acts::Acts,
     calibrate::{Bench, Inputs, Seen, SeenBy},
-    grid::Int,
-    kv::PerHead,
+    kv::{Kv, PerHead},
     prepare::rotate,
-    recipe::{Recipe, USUAL_SKIP},
+    recipe::{Recipe, USUAL_SKIP, means},
     weight::{Given, Needs, Rounder, Weights},
 };
 use crate::{
@@ -26,7 +25,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
-use wildmatch::WildMatch;
 
 /// A quantized model, and its sizes.
 pub struct Quantized {
@@ -120,7 +118,7 @@ impl At<'_> {
 
     /// What will round a linear's weight, if anything will.
     pub fn weights(&self, site: Site) -> Option<&Weights> {
-        self.recipe.weights.as_ref().filter(|_| (self.rounds)(site))
+        self.recipe.weights_at(site, self.spec).filter(|_| (self.rounds)(site))
     }
 }
 
@@ -128,13 +126,10 @@ impl<'a> Maker<'a> {
     /// Checks what the recipe skips against the model's sites.
     pub fn new(recipe: &'a Recipe, spec: &DecoderSpec, texts: &[Vec<u32>]) -> Result<Self> {
         let precision = recipe.precision;
-        let input = recipe.acts.as_ref().map(|acts| -> Result<Arc<dyn InputMap>> {
-            Ok(Arc::new(Dynamic { format: Int::new(acts.bits, acts.symmetric)?, precision }))
-        });
-        let kv = recipe.kv.as_ref().map(|kv| -> Result<Arc<dyn KvMap>> {
-            let format = Int::new(kv.bits, kv.symmetric)?;
-            Ok(Arc::new(PerHead { settings: kv.clone(), format, precision }))
-        });
+        let dynamic = recipe.acts.as_ref().filter(|acts| acts.needs().is_none());
+        let input = dynamic.map(|acts| acts.map(precision, None));
+        let kv =
+            recipe.kv.clone().map(|settings| Arc::new(PerHead { settings, precision }) as Arc<dyn KvMap>);
         let streams = recipe.streams();
         ensure!(
             streams.is_empty() || !texts.is_empty(),
@@ -146,7 +141,7 @@ impl<'a> Maker<'a> {
             spec: Arc::new(spec.clone()),
             skip: skipped(recipe, spec)?,
             input: input.transpose()?,
-            kv: kv.transpose()?,
+            kv,
             bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
             bits: BTreeMap::new(),
             notes: BTreeSet::new(),
@@ -163,7 +158,7 @@ impl<'a> Maker<'a> {
             decoder = decoder.in_precision(self.recipe.precision)?;
         }
         for linear in decoder.ends.values_mut().filter(|l| !self.skip.contains(&l.site)) {
-            if let Some(weights) = &self.recipe.weights {
+            if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
                 let given = self.given(linear.site, weights, &EMPTY);
                 // What is outside the blocks is not calibrated.
                 let plain = Weights::rtn(weights.grid.clone());
@@ -194,7 +189,7 @@ impl<'a> Maker<'a> {
     /// A block made ready for rounding; and as it was before something was cut off, where something was.
     fn rewritten(&self, full: &Block, runner: &Decoder) -> Result<(Block, Option<Block>)> {
         let (mut block, mut faithful) = (full.clone(), None);
-        let rounds = |site: Site| self.recipe.weights.is_some() && !self.skip.contains(&site);
+        let rounds = |site: Site| self.weights(site).is_some();
         for prepare in &self.recipe.prepare {
             let transform = prepare.transform();
             let inputs = self.recipe.calibrate.inputs.unwrap_or(transform.inputs());
@@ -217,48 +212,66 @@ impl<'a> Maker<'a> {
     pub fn block(&mut self, full: &Block, runner: &Decoder) -> Result<Block> {
         let (mut block, faithful) = self.rewritten(full, runner)?;
         let faithful = faithful.unwrap_or_else(|| block.clone());
-        if let Some(weights) = &self.recipe.weights {
-            self.round(&mut block, weights, runner)?;
-        }
+        self.round(&mut block, runner)?;
+        let ranges = self.ranges(&block, runner)?;
         if let Some(bench) = &mut self.bench {
             bench.advance(runner, &faithful, &block)?;
         }
         for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
-            linear.input = self.input.clone();
+            linear.input = ranges.get(&linear.site).or(self.input.as_ref()).cloned();
         }
         block.kv = self.kv.clone().map(|map| rotate::keys(self.recipe, &block, map));
         Ok(block)
     }
 
-    /// Rounds a block's matrices, stage by stage where the method wants it so.
-    fn round(&mut self, block: &mut Block, weights: &Weights, runner: &Decoder) -> Result<()> {
-        let rounder = weights.rounder();
-        let keys: Vec<_> =
-            block.linears.iter().filter(|(_, l)| !self.skip.contains(&l.site)).map(|(k, _)| *k).collect();
-        let stages: Vec<Vec<_>> = match rounder.in_stages() {
-            false => vec![keys],
-            true => {
-                let mut stages: BTreeMap<u8, Vec<_>> = BTreeMap::new();
-                for key in keys {
-                    stages.entry(stage(key.1)).or_default().push(key);
-                }
-                stages.into_values().collect()
-            }
-        };
-        for stage in stages {
-            let sites: BTreeSet<Site> = stage.iter().map(|k| block.linears[k].site).collect();
-            let seen = match (&self.bench, rounder.needs()) {
-                (Some(bench), needs) if needs.any() => {
+    /// What rounds the inputs of a block's linears, where their ranges are calibrated.
+    fn ranges(&self, block: &Block, runner: &Decoder) -> Result<BTreeMap<Site, Arc<dyn InputMap>>> {
+        let mut maps = BTreeMap::new();
+        let (Some(acts), Some(bench)) = (&self.recipe.acts, &self.bench) else { return Ok(maps) };
+        let Some(needs) = acts.needs() else { return Ok(maps) };
+        let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Quantized);
+        let seen = bench.watch(runner, block, inputs, needs, &|s| !self.skip.contains(&s))?;
+        // Linears of one input share one map.
+        let mut known: Vec<(*const Seen, Arc<dyn InputMap>)> = Vec::new();
+        for (site, seen) in seen {
+            let of = Arc::as_ptr(&seen);
+            let map = match known.iter().find(|(p, _)| *p == of) {
+                Some((_, map)) => map.clone(),
+                None => acts.map(self.recipe.precision, Some(&*seen))?,
+            };
+            known.push((of, map.clone()));
+            maps.insert(site, map);
+        }
+        Ok(maps)
+    }
+
+    fn weights(&self, site: Site) -> Option<&'a Weights> {
+        self.recipe.weights_at(site, &self.spec).filter(|_| !self.skip.contains(&site))
+    }
+
+    /// Rounds a block's matrices, stage by stage where a method wants it so.
+    fn round(&mut self, block: &mut Block, runner: &Decoder) -> Result<()> {
+        let chosen = block.linears.iter().filter_map(|(key, l)| Some((*key, l.site, self.weights(l.site)?)));
+        let chosen: Vec<_> = chosen.collect();
+        let staged = chosen.iter().any(|(.., w)| w.rounder().in_stages());
+        let mut stages: BTreeMap<u8, Vec<_>> = BTreeMap::new();
+        for one in chosen {
+            stages.entry(if staged { stage(one.0.1) } else { 0 }).or_default().push(one);
+        }
+        for stage in stages.into_values() {
+            let needs = stage.iter().fold(Needs::NOTHING, |needs, (.., w)| needs.and(w.rounder().needs()));
+            let wants: BTreeSet<Site> =
+                stage.iter().filter(|(.., w)| w.rounder().needs().any()).map(|(_, site, _)| *site).collect();
+            let seen = match &self.bench {
+                Some(bench) if needs.any() => {
                     let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Quantized);
-                    bench.watch(runner, block, inputs, needs, &|s| sites.contains(&s))?
+                    bench.watch(runner, block, inputs, needs, &|s| wants.contains(&s))?
                 }
                 _ => SeenBy::new(),
             };
-            for key in stage {
-                let linear = &block.linears[&key];
-                let site = linear.site;
+            for (key, site, weights) in stage {
                 let given = self.given(site, weights, seen.get(&site).map_or(&*EMPTY, |s| s));
-                let (weight, bits, note) = self.rounded(linear, rounder, &given)?;
+                let (weight, bits, note) = self.rounded(&block.linears[&key], weights.rounder(), &given)?;
                 self.bits.extend(bits.map(|b| (site, b)));
                 self.notes.extend(note.map(|n| format!("{site}: {n}")));
                 if let Some(linear) = block.linears.get_mut(&key) {
@@ -280,14 +293,19 @@ impl<'a> Maker<'a> {
         given: &Given,
     ) -> Result<(Weight, Option<f64>, Option<String>)> {
         let full = linear.weight.rows()?;
-        let codes = match full.device().is_cpu() && integers(self.recipe) {
+        let codes = match full.device().is_cpu() && integers(self.recipe) && self.recipe.zeros() == 0. {
             true => rounder.codes(given.grid, &full)?,
             false => None,
         };
         if let Some(codes) = codes {
             return Ok((Weight::Codes(Arc::new(codes)), None, None));
         }
-        let rounded = rounder.round(&full, given).with_context(|| format!("`{}`", given.site))?;
+        let mut rounded = rounder.round(&full, given).with_context(|| format!("`{}`", given.site))?;
+        if self.recipe.zeros() > 0. {
+            // What was cut off stays so, whatever a method made of it.
+            let kept = full.ne(0f64)?.to_dtype(full.dtype())?;
+            rounded.weight = (rounded.weight * kept)?;
+        }
         Ok((Weight::from(rounded.weight).laid()?, rounded.bits, rounded.note))
     }
 
@@ -299,8 +317,8 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Before what another linear's input depends on.
-fn stage(role: Role) -> u8 {
+/// A linear's turn in a block: what its input depends on comes before it.
+pub fn stage(role: Role) -> u8 {
     match role {
         Role::ProjectIn => 0,
         Role::Q | Role::K | Role::V | Role::SsmIn => 1,
@@ -320,34 +338,35 @@ static EMPTY: LazyLock<Seen> = LazyLock::new(Seen::default);
 /// Whether a recipe's products are of integers on this machine's CPU: where both sides are codes, and the machine does such
 /// products well. In f32 alone they mean the same.
 pub fn integers(recipe: &Recipe) -> bool {
-    let both = recipe.weights.is_some() && recipe.acts.is_some();
+    let both = recipe.rounders().next().is_some() && recipe.acts.as_ref().is_some_and(Acts::are_codes);
     both && recipe.precision == Precision::F32 && Kernel::best() != Kernel::PLAIN
 }
 
 /// The sites whose weights a recipe rounds; none where it is a mistake for this model.
 pub fn rounded_sites(recipe: &Recipe, spec: &DecoderSpec) -> BTreeSet<Site> {
-    match (&recipe.weights, skipped(recipe, spec)) {
-        (Some(_), Ok(skipped)) => spec.sites().into_iter().filter(|s| !skipped.contains(s)).collect(),
-        _ => BTreeSet::new(),
-    }
+    let Ok(skipped) = skipped(recipe, spec) else { return BTreeSet::new() };
+    let rounded = |s: &Site| !skipped.contains(s) && recipe.weights_at(*s, spec).is_some();
+    spec.sites().into_iter().filter(rounded).collect()
 }
 
 /// The sites that a recipe leaves alone in this model.
 fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
     let sites = spec.sites();
     let mut skipped = BTreeSet::new();
-    for pattern in &recipe.skip {
-        let glob = WildMatch::new(pattern);
-        let found: Vec<Site> = sites.iter().copied().filter(|s| glob.matches(&s.to_string())).collect();
+    let named = recipe.at.iter().flat_map(|at| &at.sites).map(|p| (p, "at"));
+    for (pattern, what) in recipe.skip.iter().map(|p| (p, "skip")).chain(named) {
+        let found: Vec<Site> = sites.iter().copied().filter(|s| means(pattern, *s, spec)).collect();
         // These are in every recipe; a tied head is no linear of its own, and few models have routers.
         if found.is_empty() && !USUAL_SKIP.contains(&pattern.as_str()) {
             mistake!(
-                "recipe `{}`: skip `{pattern}` matches nothing; sites look like: {}",
+                "recipe `{}`: {what} `{pattern}` matches nothing; sites look like: {}",
                 recipe.name,
                 sites.iter().take(8).map(Site::to_string).collect::<Vec<_>>().join(", ")
             );
         }
-        skipped.extend(found);
+        if what == "skip" {
+            skipped.extend(found);
+        }
     }
     Ok(skipped)
 }
@@ -371,36 +390,36 @@ fn measure(
     let total = spec.count() as f64;
     let (mut weights, mut bits) = (0., 0.);
     let mut notes = BTreeSet::new();
-    if let Some(method) = &recipe.weights {
-        let rounder = method.rounder();
-        for site in spec.sites().into_iter().filter(|s| !skip.contains(s)) {
-            let shape = spec.linear_shape(site);
-            weights += (shape.0 * shape.1) as f64;
-            bits +=
-                known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
-            let note = rounder.note(&method.grid, shape.1, (site, spec));
-            notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));
+    let (zeros, mut codes) = (recipe.zeros(), 0.);
+    for site in spec.sites().into_iter().filter(|s| !skip.contains(s)) {
+        let Some(method) = recipe.weights_at(site, spec) else { continue };
+        let (rounder, shape) = (method.rounder(), spec.linear_shape(site));
+        let count = (shape.0 * shape.1) as f64;
+        weights += count;
+        codes += count * rounder.code_bits(&method.grid);
+        bits += known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
+        if zeros > 0. {
+            // A bit for each weight says whether it is there; those that are not have no code.
+            bits += count * (1. - zeros * rounder.code_bits(&method.grid));
         }
+        let note = rounder.note(&method.grid, shape.1, (site, spec));
+        notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));
     }
-    let head = Site::end(Role::Head).to_string();
-    if recipe.weights.is_some()
+    let head = Site::end(Role::Head);
+    if recipe.rounders().next().is_some()
         && spec.head.tied
-        && !recipe.skip.iter().any(|s| WildMatch::new(s).matches(&head))
+        && !recipe.skip.iter().any(|s| means(s, head, spec))
     {
         notes.insert("head: tied to the embedding, and left as that is".into());
     }
     let float = if recipe.precision == Precision::F32 { 32. } else { 16. };
-    let kv_group = recipe.kv.as_ref().map(|k| k.group);
     for attention in spec.blocks.iter().filter_map(|b| b.mixer.attention()) {
-        let d = attention.head_dim;
-        if let Some(g) = kv_group.filter(|&g| d > g && d % g != 0) {
-            notes.insert(format!("kv: ragged: heads of {d} in groups of {g}, the last of {}", d % g));
-        }
+        notes.extend(recipe.kv.as_ref().and_then(|kv| kv.note(attention.head_dim)));
     }
     Sizes {
-        weight_bits: recipe.weights.as_ref().map_or(stored, |w| w.rounder().code_bits(&w.grid)),
-        act_bits: recipe.acts.as_ref().map_or(float, |a| f64::from(a.bits)),
-        kv_bits: recipe.kv.as_ref().map_or(float, |k| f64::from(k.bits)),
+        weight_bits: if weights > 0. { codes / weights } else { stored },
+        act_bits: recipe.acts.as_ref().map_or(float, |a| a.grid.code_bits()),
+        kv_bits: recipe.kv.as_ref().map_or(float, Kv::code_bits),
         bits_per_weight: if weights > 0. { bits / weights } else { stored },
         size_mb: (bits + (total - weights) * stored) / 8e6,
         notes: notes.into_iter().collect(),

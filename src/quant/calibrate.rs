@@ -29,7 +29,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Tokens of one calibration pass at most; a sequence is never cut.
 const PASS: usize = 2048;
 
-/// `calibrate = { data = "calibration/wikitext2", samples = 128, length = 2048, seed = 0 }`.
+/// `calibrate = { data = "calibration/wikitext2_train", samples = 128, length = 2048, seed = 0 }`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibrate {
@@ -135,6 +135,8 @@ pub struct Seen {
     pub high: Vec<f32>,
     /// See `low`.
     pub magnitude: Vec<f64>,
+    /// And the sum of squares.
+    pub square: Vec<f64>,
     /// `sum x x^T`, `[in, in]`, where it is asked for.
     pub hessian: Option<Tensor>,
     /// The inputs, `[tokens, in]` each, where they are asked for.
@@ -150,6 +152,11 @@ impl Seen {
     /// Mean magnitude of each channel.
     pub fn abs_mean(&self) -> Vec<f32> {
         self.magnitude.iter().map(|m| (m / self.tokens.max(1) as f64) as f32).collect()
+    }
+
+    /// The root of each channel's mean square.
+    pub fn root_mean_square(&self) -> Vec<f32> {
+        self.square.iter().map(|s| (s / self.tokens.max(1) as f64).sqrt() as f32).collect()
     }
 
     /// Every `n`-th of the inputs, `[tokens, in]`; all of them for 0 or 1.
@@ -174,6 +181,7 @@ impl Seen {
             self.low = vec![f32::INFINITY; width];
             self.high = vec![f32::NEG_INFINITY; width];
             self.magnitude = vec![0.; width];
+            self.square = vec![0.; width];
         }
         self.tokens += tokens;
         let x = x.to_device(&candle_core::Device::Cpu)?.contiguous()?;
@@ -183,6 +191,7 @@ impl Seen {
                     self.low[i] = self.low[i].min(v);
                     self.high[i] = self.high[i].max(v);
                     self.magnitude[i] += f64::from(v.abs());
+                    self.square[i] += f64::from(v) * f64::from(v);
                 }
             }
         })?;

@@ -6,25 +6,31 @@
 //! method  = "rtn" | "gptq" | "hqq" | "awq"                          gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
 //!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
-//! acts    = "a" bits ["sym"]                                        a8
-//! kv      = "kv" bits ["g" group] ["sym"]                           kv4  kv4g32
+//! acts    = "a" bits ["sym"] | "a" format                           a8  afp8  amxfp8
+//! kv      = "kv" bits ["g" group] ["sym"] | "kv" format             kv4  kv4g32  kvfp8
+//!         | "k" .. "v" ..                                           k4v2
 //! ```
 use super::{
-    Described, Entry,
-    acts::{Acts, PerToken},
+    Entry,
+    acts::Acts,
     calibrate::{Calibrate, Inputs},
-    grid::{Format, Grid, Int, Per, levels::LEVELS, usual},
+    grid::{
+        Format, Grid, Int, Per, Zero,
+        levels::{LEVELS, Levels},
+        usual,
+    },
     kv::Kv,
     prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
-    weight::{Method, Weights, gptq::Gptq, hqq::Hqq, rtn::Rtn},
+    weight::{Method, Needs, Weights, gptq::Gptq, hqq::Hqq, rtn::Rtn},
 };
 use crate::{
     mistake,
-    model::{ops::Precision, spec::DecoderSpec},
+    model::{ops::Precision, site::Site, spec::DecoderSpec},
 };
 use anyhow::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use wildmatch::WildMatch;
 
 /// Notations, for `list`.
 pub static NOTATION: &[Entry] = &[
@@ -42,6 +48,10 @@ pub static NOTATION: &[Entry] = &[
         about: "keys and values, per token and head, groups of 128 along the head",
     },
     Entry { name: "kv4g32 w4a8kv4", about: "another group; all of it together" },
+    Entry {
+        name: "afp8 amxfp8 kvfp8 k4v2",
+        about: "activations or the cache in a format; keys and values apart",
+    },
     Entry {
         name: "gptq-w4g128 hqq-w4g64",
         about: "weights rounded by that method; before any weights, and before a format: gptq-nf4",
@@ -78,6 +88,8 @@ pub struct Recipe {
     pub prepare: Vec<Prepare>,
     /// How weights are rounded.
     pub weights: Option<Weights>,
+    /// Where weights are rounded otherwise; of several that name a site, the last.
+    pub at: Vec<Elsewhere>,
     /// How activations are.
     pub acts: Option<Acts>,
     /// How keys and values are.
@@ -86,6 +98,27 @@ pub struct Recipe {
     pub calibrate: Calibrate,
     /// Sites left alone, as patterns with `*`: `head`, `blocks.0.*`, `*.ffn.down`.
     pub skip: Vec<String>,
+}
+
+/// `at = [{ sites = ["first.*", "*.attn.v"], weights = { method = "rtn", bits = 8 } }]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// Patterns with `*`, as in `skip`; `first.` and `last.` stand for the first and the last block.
+    pub sites: Vec<String>,
+    /// What is done there.
+    pub weights: Weights,
+}
+
+/// Whether a site is meant by a pattern: `*.attn.v`, `blocks.3.*`, `first.*`, `last.ffn.*`.
+pub fn means(pattern: &str, site: Site, spec: &DecoderSpec) -> bool {
+    let last = spec.blocks.len().saturating_sub(1);
+    let whole = match (pattern.strip_prefix("first."), pattern.strip_prefix("last.")) {
+        (Some(rest), _) => format!("blocks.0.{rest}"),
+        (_, Some(rest)) => format!("blocks.{last}.{rest}"),
+        _ => pattern.to_string(),
+    };
+    WildMatch::new(&whole).matches(&site.to_string())
 }
 
 /// `[[recipe]]` of a study, one point of its axes.
@@ -103,6 +136,9 @@ pub struct Table {
     /// See [`Weights`].
     #[serde(default)]
     pub weights: Option<Weights>,
+    /// See [`Elsewhere`].
+    #[serde(default)]
+    pub at: Vec<Elsewhere>,
     /// See [`Acts`].
     #[serde(default)]
     pub acts: Option<Acts>,
@@ -125,6 +161,7 @@ impl Recipe {
             precision: Precision::F32,
             prepare: Vec::new(),
             weights: None,
+            at: Vec::new(),
             acts: None,
             kv: None,
             calibrate: Calibrate::default(),
@@ -163,6 +200,7 @@ impl Recipe {
             precision,
             prepare: table.prepare,
             weights: table.weights,
+            at: table.at,
             acts: table.acts,
             kv: table.kv,
             calibrate: table.calibrate,
@@ -172,8 +210,10 @@ impl Recipe {
     }
 
     fn checked(self) -> Result<Self> {
-        if let Some(Err(e)) = self.weights.as_ref().map(Weights::check) {
-            mistake!("recipe `{}`: weights: {e}", self.name);
+        for weights in self.rounders() {
+            if let Err(e) = weights.check() {
+                mistake!("recipe `{}`: weights: {e}", self.name);
+            }
         }
         for prepare in &self.prepare {
             if let Err(e) = prepare.transform().check() {
@@ -183,30 +223,50 @@ impl Recipe {
         if let Err(e) = self.calibrate.check() {
             mistake!("recipe `{}`: {e}", self.name);
         }
-        let acts = self.acts.as_ref().map(|a| (a.bits, 1, "acts"));
-        let kv = self.kv.as_ref().map(|k| (k.bits, k.group, "kv"));
-        for (bits, group, what) in [acts, kv].into_iter().flatten() {
-            if let Err(e) = Int::new(bits, false) {
-                mistake!("recipe `{}`: {what}: {e}", self.name);
-            }
-            if group == 0 {
-                mistake!("recipe `{}`: {what}: a group of 0; it is at least 1", self.name);
-            }
+        if let Some(Err(e)) = self.acts.as_ref().map(Acts::check) {
+            mistake!("recipe `{}`: acts: {e}", self.name);
+        }
+        if let Some(Err(e)) = self.kv.as_ref().map(Kv::check) {
+            mistake!("recipe `{}`: kv: {e}", self.name);
         }
         Ok(self)
     }
 
     /// Whether anything at all is changed.
     pub fn is_full(&self) -> bool {
-        let nothing = self.weights.is_none() && self.acts.is_none() && self.kv.is_none();
+        let nothing =
+            self.weights.is_none() && self.at.is_empty() && self.acts.is_none() && self.kv.is_none();
         self.precision == Precision::F32 && self.prepare.is_empty() && nothing
+    }
+
+    /// All that round weights, anywhere.
+    pub fn rounders(&self) -> impl Iterator<Item = &Weights> {
+        self.weights.iter().chain(self.at.iter().map(|at| &at.weights))
+    }
+
+    /// What rounds a site's weights, if anything does; what is skipped is not known here.
+    pub fn weights_at(&self, site: Site, spec: &DecoderSpec) -> Option<&Weights> {
+        let own = self.at.iter().rev().find(|at| at.sites.iter().any(|p| means(p, site, spec)));
+        own.map(|at| &at.weights).or(self.weights.as_ref())
+    }
+
+    /// The share of weights that are zero before they are rounded, and stay it.
+    pub fn zeros(&self) -> f64 {
+        let each = self.prepare.iter().filter_map(|p| match p {
+            Prepare::Prune(prune) => Some(prune.zeros()),
+            _ => None,
+        });
+        each.fold(0., f64::max)
     }
 
     /// The hidden states that calibration keeps; none where no method looks at a text.
     pub fn streams(&self) -> Vec<Inputs> {
         let transforms = self.prepare.iter().map(Prepare::transform);
         let mut streams: Vec<Inputs> = transforms.filter(|t| t.calibrated()).map(|t| t.inputs()).collect();
-        if self.weights.as_ref().is_some_and(|w| w.rounder().needs().any()) {
+        if self.rounders().any(|w| w.rounder().needs().any()) {
+            streams.push(Inputs::Quantized);
+        }
+        if self.acts.as_ref().is_some_and(|a| a.needs().is_some()) {
             streams.push(Inputs::Quantized);
         }
         if let Some(said) = self.calibrate.inputs {
@@ -214,6 +274,13 @@ impl Recipe {
         }
         streams.dedup();
         streams
+    }
+
+    /// All that its methods must see of a text.
+    pub fn needs(&self) -> Needs {
+        let rounder = self.rounders().fold(Needs::NOTHING, |needs, w| needs.and(w.rounder().needs()));
+        let acts = self.acts.as_ref().and_then(Acts::needs).unwrap_or_default();
+        self.prepare.iter().fold(rounder.and(acts), |needs, p| needs.and(p.transform().needs()))
     }
 
     /// Why the recipe cannot work on a model, where it cannot.
@@ -232,13 +299,18 @@ impl Recipe {
         let mut all = json!({
             "precision": self.precision.name(),
             "weights": self.weights.as_ref().map(Weights::describe),
-            "acts": self.acts.as_ref().map(Described::describe),
-            "kv": self.kv.as_ref().map(Described::describe),
+            "acts": self.acts.as_ref().map(Acts::describe),
+            "kv": self.kv.as_ref().map(Kv::describe),
             "skip": self.skip,
             "never": "embeddings, norms, biases",
         });
         if !self.prepare.is_empty() {
             all["prepare"] = self.prepare.iter().map(|p| p.transform().describe()).collect();
+        }
+        if !self.at.is_empty() {
+            let each =
+                self.at.iter().map(|at| json!({ "sites": at.sites, "weights": at.weights.describe() }));
+            all["at"] = each.collect();
         }
         if !self.streams().is_empty() {
             all["calibrate"] = self.calibrate.describe();
@@ -275,7 +347,7 @@ fn parse(text: &str) -> Option<Recipe> {
         }
     }
     let prepared = !recipe.prepare.is_empty();
-    let method = METHODS.iter().find(|(word, _)| rest.word(word)).map(|(_, method)| method());
+    let method = rest.method();
     let format =
         LEVELS.iter().map(|l| l.name).filter(|name| rest.0.starts_with(name)).max_by_key(|n| n.len());
     if let Some(name) = format.filter(|name| rest.word(name)) {
@@ -304,23 +376,28 @@ fn parse(text: &str) -> Option<Recipe> {
         return None;
     }
     if rest.word("a") {
-        let bits = u8::try_from(rest.number()?).ok()?;
-        recipe.acts = Some(Acts { bits, per: PerToken::Token, symmetric: rest.word("sym") });
+        let format = match rest.format() {
+            Some(levels) => Format::Levels(levels),
+            None => Format::Int(Int { bits: rest.byte()?, symmetric: rest.word("sym"), zero: Zero::Clamped }),
+        };
+        recipe.acts = Some(Acts::token(format));
     }
-    if rest.word("kv") {
-        let bits = u8::try_from(rest.number()?).ok()?;
-        let group = if rest.word("g") { rest.number()? } else { usual() };
-        recipe.kv = Some(Kv { bits, group, residual: 0, symmetric: rest.word("sym") });
+    if rest.word("kv") || (rest.0.starts_with('k') && rest.0.contains('v') && rest.word("k")) {
+        // kv4, kvfp8; k4v2: keys and values apart.
+        let grid = |rest: &mut Rest| -> Option<Grid> {
+            if let Some(levels) = rest.format() {
+                return Grid::named(levels.name);
+            }
+            let bits = rest.byte()?;
+            let group = if rest.word("g") { rest.number()? } else { usual() };
+            Some(Grid::int(bits, Per::Group, group, rest.word("sym")))
+        };
+        let keys = grid(&mut rest)?;
+        let values = if rest.word("v") { grid(&mut rest)? } else { keys.clone() };
+        recipe.kv = Some(Kv { keys, values, residual: 0 });
     }
     (rest.0.is_empty() && !recipe.is_full()).then_some(recipe)
 }
-
-/// Methods that a notation names.
-const METHODS: &[(&str, fn() -> Method)] = &[
-    ("rtn-", || Method::Rtn(Rtn {})),
-    ("gptq-", || Method::Gptq(Gptq::default())),
-    ("hqq-", || Method::Hqq(Hqq::default())),
-];
 
 /// What is still to be read.
 struct Rest<'a>(&'a str);
@@ -328,6 +405,24 @@ struct Rest<'a>(&'a str);
 impl Rest<'_> {
     fn word(&mut self, word: &str) -> bool {
         self.0.strip_prefix(word).inspect(|after| self.0 = after).is_some()
+    }
+    fn method(&mut self) -> Option<Method> {
+        if self.word("rtn-") {
+            Some(Method::Rtn(Rtn {}))
+        } else if self.word("gptq-") {
+            Some(Method::Gptq(Gptq::default()))
+        } else if self.word("hqq-") {
+            Some(Method::Hqq(Hqq::default()))
+        } else {
+            None
+        }
+    }
+    fn byte(&mut self) -> Option<u8> {
+        u8::try_from(self.number()?).ok()
+    }
+    fn format(&mut self) -> Option<&'static Levels> {
+        let fits = LEVELS.iter().filter(|l| self.0.starts_with(l.name)).max_by_key(|l| l.name.len())?;
+        self.word(fits.name).then_some(fits)
     }
     fn number(&mut self) -> Option<usize> {
         let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
@@ -372,6 +467,10 @@ mod tests {
             "mxfp4a8",
             "ternary",
             "hqq-w2g64",
+            "k4v2",
+            "w4k8g32v4",
+            "fp8afp8kvfp8",
+            "mxfp4amxfp8",
         ] {
             assert_eq!(Recipe::parse(good).unwrap().name, good);
         }

@@ -16,7 +16,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// The text that is looked at where nobody says which: for models of this project, and for others.
-pub const USUAL: [&str; 2] = ["calibration/microworld", "calibration/wikitext2"];
+pub const USUAL: [&str; 2] = ["calibration/microworld", "calibration/wikitext2_train"];
 
 /// A text to calibrate with.
 pub struct Text {

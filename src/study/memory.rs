@@ -14,11 +14,11 @@ use crate::{
         families::Family,
         load::{Opened, transient},
         ops::Precision,
-        site::Site,
+        site::{Role, Site},
         spec::{DecoderSpec, Ffn, Mixer},
     },
     quant::{
-        apply::{integers, rounded_sites},
+        apply::{integers, rounded_sites, stage},
         recipe::Recipe,
     },
     suite::{Ask, data::Items, find::Found},
@@ -160,7 +160,46 @@ pub fn whole(family: &dyn Family, spec: &DecoderSpec, recipe: &Recipe) -> f64 {
     let full = 4. * spec.count() as f64;
     let ends = if recipe.precision == Precision::F32 { 0. } else { embedding(spec) };
     let (quantized, largest) = (quantized(spec, recipe, &spec.sites()), transient(family, spec, None) as f64);
-    program(spec) + GAPS * (full + quantized + ends) + values(spec, recipe, &USUAL) + LOGITS + largest
+    let (streams, seen) = calibration(spec, recipe);
+    let running = values(spec, recipe, &USUAL) + LOGITS;
+    // While a recipe is made, nothing else runs.
+    program(spec) + GAPS * (full + quantized + ends) + largest + running.max(streams + seen)
+}
+
+/// What calibration keeps: hidden states of its text from the first block to the last; and, while a block is worked on, what
+/// its linears saw and what is made of that.
+fn calibration(spec: &DecoderSpec, recipe: &Recipe) -> (f64, f64) {
+    let streams = recipe.streams().len();
+    if streams == 0 {
+        return (0., 0.);
+    }
+    let tokens = (recipe.calibrate.count() * recipe.calibrate.tokens(spec.context)) as f64;
+    let needs = recipe.needs();
+    let of_block = |b: u16| {
+        let mut widths: Vec<(u8, usize)> = Vec::new();
+        for site in spec.sites().into_iter().filter(|s| s.block == Some(b)) {
+            // Linears of one stage and width have one input.
+            let own = (stage(site.role), spec.linear_shape(site).1);
+            if !widths.contains(&own) || matches!(site.role, Role::Down) {
+                widths.push(own);
+            }
+        }
+        let square = |w: &(u8, usize)| (w.1 * w.1) as f64;
+        let mut bytes = 0.;
+        if needs.hessian {
+            // In f32; the largest once more, in f64, as a factor and as its inverse.
+            let most = widths.iter().map(square).fold(0., f64::max);
+            bytes += 4. * widths.iter().map(square).sum::<f64>() + 28. * most;
+        }
+        if needs.inputs {
+            // And what a branch makes of them, as it is and as it would be.
+            let all: usize = widths.iter().map(|w| w.1).sum();
+            bytes += 4. * tokens * (all + 2 * spec.hidden) as f64;
+        }
+        bytes
+    };
+    let seen = (0..spec.blocks.len() as u16).map(of_block).fold(0., f64::max);
+    (4. * tokens * (spec.hidden * streams) as f64, seen)
 }
 
 fn program(spec: &DecoderSpec) -> f64 {
@@ -177,7 +216,7 @@ fn quantized(spec: &DecoderSpec, recipe: &Recipe, sites: &[Site]) -> f64 {
     let copies = |s: &&Site| recipe.precision != Precision::F32 || rounded.contains(s);
     let bytes = |s: &Site| {
         let shape = spec.linear_shape(*s);
-        let codes = integers.then(|| recipe.weights.as_ref()?.code_bytes(shape)).flatten();
+        let codes = integers.then(|| recipe.weights_at(*s, spec)?.code_bytes(shape)).flatten();
         codes.unwrap_or(4 * shape.0 * shape.1) as f64
     };
     sites.iter().filter(copies).map(bytes).sum()
@@ -241,7 +280,17 @@ pub fn blocks(family: &dyn Family, spec: &DecoderSpec, cells: &[Pending]) -> f64
     written.dedup();
     let again = written.iter().map(|w| w.1).max().unwrap_or(0);
     let written = 4 * (written.iter().map(|w| w.1).sum::<usize>() + again);
-    program(spec) + written as f64 + block.max(ends + LOGITS + stream)
+    // Every recipe's text is on its way beside the others'.
+    let mut recipes: Vec<&Recipe> = Vec::new();
+    cells.iter().for_each(|c| {
+        if !recipes.contains(&c.recipe) {
+            recipes.push(c.recipe)
+        }
+    });
+    let calibrated: Vec<(f64, f64)> = recipes.iter().map(|r| calibration(spec, r)).collect();
+    let streams: f64 = calibrated.iter().map(|c| c.0).sum();
+    let seen = calibrated.iter().map(|c| c.1).fold(0., f64::max);
+    program(spec) + written as f64 + streams + (block + seen).max(ends + LOGITS + stream)
 }
 
 /// Whether there is so much memory that nothing needs to be counted.

@@ -307,6 +307,24 @@ impl Grid {
         over
     }
 
+    /// The same of rows `[.., width]` that have nothing in common: tokens, heads. What a matrix would share, each row has of its
+    /// own.
+    pub fn round_rows(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        if let (Format::Int(int), false) = (self.format, self.search) {
+            return fake_quantize(x, int, self.per, self.group, precision);
+        }
+        let cpu = x.to_device(&Device::Cpu)?.contiguous()?;
+        let width = cpu.dim(cpu.rank() - 1)?;
+        let groups: Vec<_> = self.groups(width).collect();
+        let snapped = rows::map(&cpu, "quantize", |_, x, out| {
+            let over = self.over(x, width, precision);
+            for (g, group) in groups.iter().enumerate() {
+                over.fit(&x[group.clone()], g).snap(&x[group.clone()], &mut out[group.clone()]);
+            }
+        })?;
+        Ok(snapped.to_device(x.device())?)
+    }
+
     /// Each value to the nearest.
     pub fn round(&self, weight: &Tensor, precision: Precision) -> Result<Tensor> {
         if let (Format::Int(int), false) = (self.format, self.search) {

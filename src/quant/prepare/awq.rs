@@ -74,8 +74,12 @@ impl Transform for Awq {
         no_groups(spec, false).map(|why| format!("awq: {why}"))
     }
 
+    fn needs(&self) -> Needs {
+        Needs { inputs: true, ..Needs::NOTHING }
+    }
+
     fn block(&self, block: &mut Block, at: &At) -> Result<()> {
-        let seen = at.watch(block, Needs { inputs: true, ..Needs::NOTHING })?;
+        let seen = at.watch(block, self.needs())?;
         let groups = block.spec.scale_groups();
         let mut found: Vec<(&ScaleGroup, Vec<f32>)> = Vec::new();
         for group in groups.iter().filter(|_| self.scale) {
@@ -94,7 +98,7 @@ impl Transform for Awq {
     }
 
     fn cut(&self, block: &mut Block, at: &At) -> Result<()> {
-        let seen = at.watch(block, Needs { inputs: true, ..Needs::NOTHING })?;
+        let seen = at.watch(block, self.needs())?;
         let linears: Vec<_> = block.linears.keys().copied().collect();
         for key in linears.into_iter().filter(|(_, role)| !matches!(role, Role::Q | Role::K)) {
             let site = block.linears[&key].site;

@@ -5,6 +5,7 @@
 //! turns the stream.
 pub mod awq;
 pub mod fold;
+pub mod prune;
 pub mod rotate;
 pub mod smoothquant;
 
@@ -12,6 +13,7 @@ use super::{
     Described, Entry,
     apply::At,
     calibrate::{Inputs, Seen, SeenBy},
+    weight::Needs,
 };
 use crate::model::{
     block::Block,
@@ -23,7 +25,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY, rotate::ENTRY];
+pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY, rotate::ENTRY, prune::ENTRY];
 
 /// Rewrites the model into one that computes the same function and quantizes better.
 pub trait Transform: Described + Send + Sync {
@@ -32,6 +34,10 @@ pub trait Transform: Described + Send + Sync {
     /// Whether it looks at calibration text.
     fn calibrated(&self) -> bool {
         true
+    }
+    /// What it must see of linears' inputs, beside their ranges.
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
     /// Which inputs a block is given meanwhile, where the recipe does not say.
     fn inputs(&self) -> Inputs {
@@ -67,6 +73,8 @@ pub enum Prepare {
     Awq(awq::Awq),
     /// The stream turned.
     Rotate(rotate::Rotate),
+    /// Weights that become zero.
+    Prune(prune::Prune),
 }
 
 impl Prepare {
@@ -76,6 +84,7 @@ impl Prepare {
             Prepare::Smoothquant(method) => method,
             Prepare::Awq(method) => method,
             Prepare::Rotate(method) => method,
+            Prepare::Prune(method) => method,
         }
     }
 }

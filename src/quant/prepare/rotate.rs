@@ -160,7 +160,7 @@ impl Transform for Rotate {
     fn ends(&self, ends: &mut Decoder) -> Result<()> {
         let stream = self.stream(&ends.spec);
         let vocab = ends.embed.dims()?.0;
-        let tied = ends.ends.get(&Role::Head).is_none();
+        let tied = !ends.ends.contains_key(&Role::Head);
         // What comes one at a time is not all there.
         if vocab > 0 {
             let mut table = ends.embed.rows()?;

@@ -69,9 +69,12 @@ impl Transform for SmoothQuant {
         no_groups(spec, true).map(|why| format!("smoothquant: {why}"))
     }
 
+    fn needs(&self) -> Needs {
+        Needs { inputs: matches!(self.alpha, Alpha::Word(_)), ..Needs::NOTHING }
+    }
+
     fn block(&self, block: &mut Block, at: &At) -> Result<()> {
-        let searched = matches!(self.alpha, Alpha::Word(_));
-        let seen = at.watch(block, Needs { inputs: searched, ..Needs::NOTHING })?;
+        let seen = at.watch(block, self.needs())?;
         for group in block.spec.scale_groups() {
             if !matches!(group.feeder, Feeder::Norm(_)) {
                 continue;
