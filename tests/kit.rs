@@ -109,7 +109,10 @@ impl Desk {
     pub fn study(&self, models: &[&str], recipes: &[&str], tasks: &[&str]) -> PathBuf {
         self.write(
             "study.toml",
-            format!("about = 'A test'\nmodels = {models:?}\nrecipes = {recipes:?}\ntasks = {tasks:?}\n"),
+            format!(
+                "about = 'A test'\nmodels = {models:?}\nrecipes = {recipes:?}\ntasks = {tasks:?}\n\
+                 calibrate = {{ data = 'text.toml', samples = 3, length = 12 }}\n"
+            ),
         )
     }
 

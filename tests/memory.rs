@@ -5,7 +5,8 @@ use candle_core::{Device, Tensor};
 use serde_json::json;
 use std::{collections::HashMap, path::Path};
 
-const RECIPES: [&str; 6] = ["full", "w4", "w8a8", "kv4", "bf16", "fp16+w4kv3"];
+const RECIPES: [&str; 8] =
+    ["full", "w4", "w8a8", "kv4", "bf16", "fp16+w4kv3", "awq-gptq-w3a8", "rotate+smoothquant+w4a8kv4"];
 
 /// A study of everything that needs no answer: windows, endings, gaps of words, two models side by side.
 fn desk(tasks: &[&str]) -> Desk {
@@ -46,7 +47,7 @@ fn block_by_block_is_the_whole_model() {
             (snapshot(Path::new(&out)), ran.err)
         };
         let (whole, _) = run("100G");
-        assert_eq!(whole.keys().filter(|k| k.starts_with("items/")).count(), 24);
+        assert_eq!(whole.keys().filter(|k| k.starts_with("items/")).count(), 32);
         // Nothing fits, so every hidden state is in a file; and a little less than a whole model takes, so that some fit.
         let plan = |memory: &str| desk.run(&["plan", &study, "--memory", memory]).expect(0).out;
         let (all, _) = takes(&plan("100G"), "whole in memory");
@@ -115,7 +116,7 @@ fn what_writes_needs_the_whole_model_and_says_so() {
     }
     // With memory, the rest is done, and nothing twice.
     let more = desk.run(&["run", &study, "--out", &desk.arg("out"), "--memory", "1G"]).expect(0);
-    assert!(more.err.contains("12 cells run, 12 kept"), "{}", more.err);
+    assert!(more.err.contains("16 cells run, 16 kept"), "{}", more.err);
 }
 
 /// A model of 110 MB, both ways: what `plan` says, and what the system counted.
