@@ -17,6 +17,8 @@ mod engine;
 mod evaluators;
 /// What `transformers` computes, for every family and variant.
 mod families;
+/// What must hold of every number format; codebooks.
+mod formats;
 /// Generated answers: neighbours, transformers, stop strings, filters.
 mod generate;
 /// Files from the Hub, against a server on loopback.

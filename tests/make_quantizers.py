@@ -7,8 +7,9 @@
     git clone https://github.com/mobiusml/hqq                  e0b1d00
     git clone https://github.com/OpenGVLab/OmniQuant           95fae1b
     git clone https://github.com/microsoft/microxcaling        7bc4195
-    pip install torch transformers bitsandbytes termcolor
-    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|prune ...]
+    git clone https://github.com/SqueezeAILab/SqueezeLLM       a5fd71f
+    pip install torch transformers bitsandbytes termcolor scikit-learn
+    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|prune|squeezellm|papers ...]
 
 Each leaves tests/goldens/<method>/*.safetensors: what went in and what came out, f32. Nothing of the clones is changed but
 what needs a GPU: `torch.cuda.synchronize` and `.cuda()` do nothing, `.cpu()` copies, and CUDA extensions are empty modules. AWQ's clipping wants
@@ -16,15 +17,18 @@ outputs in multiples of 64, so matrices get rows of zeros, which are cut off aga
 """
 
 import argparse
+import ast
 import math
 import random
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
+from sklearn.cluster import KMeans
 from torch import nn
 
 torch.set_num_threads(1)
@@ -319,8 +323,9 @@ def bitsandbytes(source):
     for kind in ("nf4", "fp4"):
         q, state = F.quantize_4bit(w, blocksize=64, quant_type=kind, compress_statistics=False)
         tensors[kind] = F.dequantize_4bit(q, state).reshape(w.shape)
-    q, state = F.quantize_4bit(many, blocksize=64, quant_type="nf4", compress_statistics=True)
-    tensors["nf4-double"] = F.dequantize_4bit(q, state).reshape(many.shape)
+    for kind in ("nf4", "fp4"):
+        q, state = F.quantize_4bit(many, blocksize=64, quant_type=kind, compress_statistics=True)
+        tensors[f"{kind}-double"] = F.dequantize_4bit(q, state).reshape(many.shape)
     save("bitsandbytes", "formats", tensors)
 
 
@@ -343,7 +348,55 @@ def prune(source):
     save("prune", "layer", tensors)
 
 
-ALL = {f.__name__: f for f in (gptq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, prune)}
+def squeezellm(source):
+    """`kmeans_fit` of quantization/nuq.py, a script that reads arguments where it is imported: so the function is taken out of it,
+    and is given numpy's `cast`, which newer ones lack. For the model's squared gradients stands the layer's Hessian's diagonal."""
+    tree = ast.parse((source / "SqueezeLLM" / "quantization" / "nuq.py").read_text())
+    (fit,) = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "kmeans_fit"]
+    old = types.SimpleNamespace(cast={"byte": lambda x: x.astype(np.int8)})
+    space = {"KMeans": KMeans, "np": old}
+    exec(compile(ast.Module([fit], []), "nuq.py", "exec"), space)
+
+    w, x = awkward_layer(16, 200, 256)
+    power = x.double().pow(2).sum(0).float()
+    tensors = {"weight": w, "power": power}
+    for bits in (2, 3, 4):
+        for name, counts in (("plain", torch.ones(200)), ("sensitive", power)):
+            rows = []
+            for row in w:
+                counted = (counts * (row != 0)).double().numpy()
+                counted = counted if counted.sum() > 0 else np.ones_like(counted)
+                centers, labels = space["kmeans_fit"]((row.double().numpy().reshape(-1, 1), counted, 2**bits))
+                rows.append(torch.from_numpy(centers[labels]))
+            tensors[f"w{bits}-{name}"] = torch.stack(rows).float()
+    save("squeezellm", "layer", tensors)
+
+
+def papers(source):
+    """Written out from the papers, whose authors' code is not public or wants a GPU: BitNet b1.58's absmean (section 2), XNOR-Net's
+    binary filters (section 3.1), and those around a mean; E5M2 with a scale as `fp8` has it in `mx`."""
+    w = formats_input()
+    tensors = {"weight": w}
+    for name, parts in (("tensor", w.reshape(1, -1)), ("row", w), ("g32", w.reshape(-1, 32))):
+        # Means in f64, then rounded: a value half as large as the mean goes one way or the other by its last bit.
+        def mean(x):
+            return x.double().mean(1, keepdim=True).float()
+
+        def sign(x):
+            return torch.where(x < 0, -1.0, 1.0)
+
+        scale, middle = mean(parts.abs()), mean(parts)
+        ternary = torch.where(scale > 0, parts / scale, torch.zeros_like(parts)).round().clamp(-1, 1) * scale
+        around = sign(parts - middle) * mean((parts - middle).abs()) + middle
+        for kind, y in (("ternary", ternary), ("binary", sign(parts) * scale), ("binary-centred", around)):
+            tensors[f"{kind}-{name}"] = y.reshape(w.shape)
+        most = parts.abs().amax(1, keepdim=True)
+        scale = torch.where(most > 0, most / 57344, torch.ones_like(most))
+        tensors[f"fp8-e5m2-{name}"] = ((parts / scale).to(torch.float8_e5m2).float() * scale).reshape(w.shape)
+    save("papers", "formats", tensors)
+
+
+ALL = {f.__name__: f for f in (gptq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, prune, squeezellm, papers)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

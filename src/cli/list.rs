@@ -3,7 +3,12 @@ use super::Exit;
 use crate::{
     eval::METRICS,
     model::{families::FAMILIES, load::BUILTIN},
-    quant::{grid::FORMATS, prepare, recipe::NOTATION, weight},
+    quant::{
+        grid::{FORMATS, levels::LEVELS},
+        prepare,
+        recipe::NOTATION,
+        weight,
+    },
     report::charts::CHARTS,
     study::config,
     suite::find,
@@ -86,6 +91,7 @@ fn rows(kind: Kind) -> Result<(Vec<&'static str>, Vec<Vec<String>>)> {
         }
         Kind::Formats => {
             let mut rows: Vec<_> = FORMATS.iter().map(|e| pair(e.name, e.about)).collect();
+            rows.extend(LEVELS.iter().map(|l| pair(l.name, l.about)));
             rows.push(pair(
                 "groups",
                 "weights: along the input, default 128; acts: a token; kv: along a head, default 128",

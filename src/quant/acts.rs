@@ -60,8 +60,8 @@ impl Acts {
             Format::Int(int) => Grid::int(int.bits, Per::Row, super::grid::usual(), int.symmetric),
             Format::Levels(levels) => Grid {
                 format,
-                per: if levels.group == 0 { Per::Row } else { Per::Group },
-                group: levels.group.max(1),
+                per: if levels.group == 0 || levels.group == usize::MAX { Per::Row } else { Per::Group },
+                group: if levels.group == usize::MAX { super::grid::usual() } else { levels.group.max(1) },
                 search: false,
             },
         };

@@ -160,11 +160,8 @@ impl<'a> Maker<'a> {
         for linear in decoder.ends.values_mut().filter(|l| !self.skip.contains(&l.site)) {
             if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
                 let given = self.given(linear.site, weights, &EMPTY);
-                // What is outside the blocks is not calibrated.
-                let plain = Weights::rtn(weights.grid.clone());
-                let rounder =
-                    if weights.rounder().needs().any() { plain.rounder() } else { weights.rounder() };
-                linear.weight = self.rounded(linear, rounder, &given)?.0;
+                // What is outside the blocks is not calibrated: a method does what it does without a text.
+                linear.weight = self.rounded(linear, weights.rounder(), &given)?.0;
             }
             linear.input = self.input.clone();
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
 //! prepare = "smoothquant" | "rotate"                                smoothquant+w8a8  rotate+gptq-w4a4kv4
-//! method  = "rtn" | "gptq" | "hqq" | "awq"                          gptq-w4g128  awq-w3 (awq before, then rounded)
+//! method  = "rtn" | "gptq" | "hqq" | "kmeans" | "awq"              gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
 //!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
 //! acts    = "a" bits ["sym"] | "a" format                           a8  afp8  amxfp8
@@ -21,7 +21,7 @@ use super::{
     },
     kv::Kv,
     prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
-    weight::{Method, Needs, Weights, gptq::Gptq, hqq::Hqq, rtn::Rtn},
+    weight::{Method, Needs, Weights, gptq::Gptq, hqq::Hqq, kmeans::Kmeans, rtn::Rtn},
 };
 use crate::{
     mistake,
@@ -55,6 +55,10 @@ pub static NOTATION: &[Entry] = &[
     Entry {
         name: "gptq-w4g128 hqq-w4g64",
         about: "weights rounded by that method; before any weights, and before a format: gptq-nf4",
+    },
+    Entry {
+        name: "kmeans-w4 kmeans-w3g256",
+        about: "a codebook of 16 values a row; of 8 values for each 256 weights",
     },
     Entry {
         name: "awq-w3",
@@ -355,6 +359,7 @@ fn parse(text: &str) -> Option<Recipe> {
         recipe.weights = Some(Weights { method, grid: Grid::named(name)? });
     } else if rest.word("w") {
         let bits = rest.number()?;
+        let usually = method.as_ref().map_or(Per::Group, Method::per);
         let (per, group) = if rest.word("row") {
             (Per::Row, usual())
         } else if rest.word("tensor") {
@@ -362,7 +367,7 @@ fn parse(text: &str) -> Option<Recipe> {
         } else if rest.word("g") {
             (Per::Group, rest.number()?)
         } else {
-            (Per::Group, usual())
+            (usually, usual())
         };
         let bits = u8::try_from(bits).ok()?;
         let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
@@ -413,6 +418,8 @@ impl Rest<'_> {
             Some(Method::Gptq(Gptq::default()))
         } else if self.word("hqq-") {
             Some(Method::Hqq(Hqq::default()))
+        } else if self.word("kmeans-") {
+            Some(Method::Kmeans(Kmeans::default()))
         } else {
             None
         }
@@ -467,6 +474,11 @@ mod tests {
             "mxfp4a8",
             "ternary",
             "hqq-w2g64",
+            "kmeans-w4",
+            "kmeans-w3g256",
+            "kmeans-w8tensor",
+            "binary-centred",
+            "aternary",
             "k4v2",
             "w4k8g32v4",
             "fp8afp8kvfp8",
@@ -494,6 +506,8 @@ mod tests {
             "gptq-kv4",
             "awq+",
             "rotate+",
+            "kmeans-w4sym",
+            "kmeans-nf4",
             "smoothquant+a8",
             "w4+rotate",
             "nf",

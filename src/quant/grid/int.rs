@@ -113,7 +113,8 @@ impl Int {
             max = max.max(-min);
             min = if min < 0. { -max } else { min };
         }
-        if min == 0. && max == 0. {
+        // Zeros; or so near to it that the precision has no scale for them, and they are zeros in it.
+        if p(p(max - min) / codes) == 0. {
             (min, max) = (-1., 1.);
         }
         let scale = p(p(max - min) / codes);

@@ -61,6 +61,9 @@ pub enum Scale {
     Tensor,
     /// The mean magnitude, in 16 bits: BitNet b1.58's absmean (Ma et al., 2024), XNOR-Net's alpha (Rastegari et al., 2016).
     Mean,
+    /// The same of what is left when the mean is taken away, which is kept beside it: 16 bits each. For one bit a value it is
+    /// XNOR-Net's rule, which wants values around zero, for those that are not.
+    Centred,
 }
 
 /// E4M3 without infinities (OCP 8-bit floats).
@@ -134,11 +137,12 @@ levels! {
     "nf4-double", 4., Set::Table(NF4), Double, 64, "the same with double quantization: the scales in 8 bits";
     "fp4-double", 4., Set::Table(FP4), Double, 64, "the same with double quantization";
     "ternary", 1.6, Set::Ternary, Mean, usize::MAX, "-1, 0, 1 times the matrix's mean magnitude (BitNet b1.58); five to a byte";
-    "binary", 1., Set::Binary, Mean, 0, "-1, 1 times the row's mean magnitude";
+    "binary", 1., Set::Binary, Mean, 0, "-1, 1 times the row's mean magnitude (XNOR-Net)";
+    "binary-centred", 1., Set::Binary, Centred, 0, "the same around the row's mean, which is kept";
 }
 
 /// A scale's format where it is one of 8 bits.
-const SCALES: Fitted = Fitted { set: E4M3, scale: 1., read: 1. };
+const SCALES: Fitted = Fitted { set: E4M3, scale: 1., read: 1., middle: 0. };
 
 /// Scales that share one of their own.
 const DOUBLE: usize = 256;
@@ -168,6 +172,8 @@ pub struct Fitted {
     /// What a level is multiplied by: the same, but where the scale is stored coarser than values are divided (bitsandbytes'
     /// double quantization).
     read: f32,
+    /// Where zero is: the mean, for [`Scale::Centred`].
+    middle: f32,
 }
 
 impl Levels {
@@ -189,8 +195,9 @@ impl Levels {
     pub fn shared(&self, all: &[f32]) -> f32 {
         match self.scale {
             Tensor => {
-                let most = magnitude(all);
-                if most > 0. { most / (448. * self.most()) } else { 1. }
+                // Of zeros, or of what is too small to have such a scale: any does.
+                let shared = magnitude(all) / (448. * self.most());
+                if shared > 0. { shared } else { 1. }
             }
             _ => 1.,
         }
@@ -222,15 +229,16 @@ impl Levels {
     /// Fits a group; `shared` is what its matrix shares.
     pub fn fit(&self, x: &[f32], shared: f32) -> Fitted {
         let most = magnitude(x);
+        let middle = if self.scale == Centred { mean(x, f64::from) } else { 0. };
         let scale = match self.scale {
             One => 1.,
             Most | Wide | Double => most / self.most(),
             Power => power(exponent(most) - exponent(self.most())),
             Tensor => SCALES.one(most / self.most() / shared) * shared,
-            Mean => (x.iter().map(|v| f64::from(v.abs())).sum::<f64>() / x.len().max(1) as f64) as f32,
+            Mean | Centred => mean(x, |v| f64::from((v - middle).abs())),
         };
         let scale = if most > 0. || scale.is_nan() || self.scale == One { scale } else { 0. };
-        Fitted { set: self.set, scale, read: scale }
+        Fitted { set: self.set, scale, read: scale, middle }
     }
 
     /// Bits of a group's scale.
@@ -238,7 +246,7 @@ impl Levels {
         match self.scale {
             One => 0.,
             Most | Mean => 16.,
-            Wide => 32.,
+            Wide | Centred => 32.,
             Power | Tensor => 8.,
             Double => 8. + 32. / DOUBLE as f64,
         }
@@ -255,9 +263,9 @@ impl Fitted {
     #[inline(always)]
     pub fn one(&self, x: f32) -> f32 {
         if self.scale == 0. {
-            return if x.is_nan() { x } else { 0. };
+            return if x.is_nan() { x } else { self.middle };
         }
-        self.set.nearest(x / self.scale) * self.read
+        self.set.nearest((x - self.middle) / self.scale) * self.read + self.middle
     }
 
     /// Of each.
@@ -293,8 +301,13 @@ impl Set {
     }
 }
 
+/// The mean of what `f` makes of each; 0 of nothing.
+fn mean(x: &[f32], f: impl Fn(f32) -> f64) -> f32 {
+    (x.iter().map(|&v| f(v)).sum::<f64>() / x.len().max(1) as f64) as f32
+}
+
 /// The nearest of some numbers that rise; of two, the lower.
-fn nearest(levels: &[f32], x: f32) -> f32 {
+pub fn nearest(levels: &[f32], x: f32) -> f32 {
     if x.is_nan() {
         return x;
     }

@@ -281,6 +281,13 @@ impl Grid {
         if self.group == 0 {
             mistake!("a group of 0; it is at least 1");
         }
+        if let Format::Levels(Levels { name, scale: Scale::Double, .. }) = self.format
+            && self.per == Per::Tensor
+        {
+            mistake!(
+                "`{name}` quantizes scales together, and `per = \"tensor\"` has one; say \"row\" or \"group\""
+            );
+        }
         Ok(())
     }
 
@@ -437,6 +444,7 @@ impl Grid {
                     Scale::Power => "a power of two, 8 bits",
                     Scale::Tensor => "E4M3, times an f32 of the matrix",
                     Scale::Mean => "mean |x|, 16 bits",
+                    Scale::Centred => "mean |x - mean x|, and mean x: 16 bits each",
                 }
                 .into();
             }

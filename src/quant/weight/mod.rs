@@ -8,12 +8,13 @@
 //! [`round`](Rounder::round) is called.
 pub mod gptq;
 pub mod hqq;
+pub mod kmeans;
 pub mod rtn;
 
 use super::{
     Described, Entry,
     calibrate::Seen,
-    grid::{Grid, Zero},
+    grid::{Grid, Per, Zero},
 };
 use crate::{
     model::{ops::Precision, site::Site, spec::DecoderSpec},
@@ -25,7 +26,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY];
+pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY, kmeans::ENTRY];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,18 +35,24 @@ pub struct Needs {
     pub hessian: bool,
     /// The inputs themselves, `[tokens, in]`.
     pub inputs: bool,
+    /// Sums of each channel alone: what is kept of any input that is looked at.
+    pub channels: bool,
 }
 
 impl Needs {
     /// No data.
-    pub const NOTHING: Needs = Needs { hessian: false, inputs: false };
+    pub const NOTHING: Needs = Needs { hessian: false, inputs: false, channels: false };
     /// Whether there is anything to see.
     pub fn any(self) -> bool {
         self != Self::NOTHING
     }
     /// What either needs.
     pub fn and(self, other: Self) -> Self {
-        Self { hessian: self.hessian || other.hessian, inputs: self.inputs || other.inputs }
+        Self {
+            hessian: self.hessian || other.hessian,
+            inputs: self.inputs || other.inputs,
+            channels: self.channels || other.channels,
+        }
     }
 }
 
@@ -139,6 +146,8 @@ pub enum Method {
     Gptq(gptq::Gptq),
     /// Zero points moved.
     Hqq(hqq::Hqq),
+    /// Codebooks.
+    Kmeans(kmeans::Kmeans),
 }
 
 impl Method {
@@ -146,7 +155,15 @@ impl Method {
     pub fn zero(&self) -> Zero {
         match self {
             Method::Gptq(_) => Zero::InRange,
-            Method::Rtn(_) | Method::Hqq(_) => Zero::Clamped,
+            Method::Rtn(_) | Method::Hqq(_) | Method::Kmeans(_) => Zero::Clamped,
+        }
+    }
+
+    /// Which weights share a scale, or a codebook, where nobody says.
+    pub fn per(&self) -> Per {
+        match self {
+            Method::Kmeans(_) => Per::Row,
+            Method::Rtn(_) | Method::Gptq(_) | Method::Hqq(_) => Per::Group,
         }
     }
 }
@@ -163,14 +180,16 @@ impl Weights {
             Method::Rtn(rtn) => rtn,
             Method::Gptq(gptq) => gptq,
             Method::Hqq(hqq) => hqq,
+            Method::Kmeans(kmeans) => kmeans,
         }
     }
 
-    /// Settings, the grid's and the method's own.
+    /// Settings, the grid's and the method's own; what a method sets to null does not apply to it.
     pub fn describe(&self) -> Value {
         let (mut all, mut own) = (self.grid.describe(), self.rounder().describe());
         if let (Some(all), Some(own)) = (all.as_object_mut(), own.as_object_mut()) {
             all.append(own);
+            all.retain(|_, value| !value.is_null());
         }
         all
     }
@@ -203,6 +222,9 @@ impl<'de> Deserialize<'de> for Weights {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
             text => D::Error::custom(text),
         })?;
+        if method.per() == Per::Row && !grid.contains_key("group") && !grid.contains_key("format") {
+            grid.entry("per").or_insert("row".into());
+        }
         let grid = Grid::from_table(Value::Object(grid), method.zero()).map_err(D::Error::custom)?;
         Ok(Self { method, grid })
     }
