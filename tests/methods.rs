@@ -487,33 +487,15 @@ fn methods_help_where_their_papers_say() {
     let hard = with_outliers(&full);
     assert!(gap(&logits(&full, &texts[0]), &logits(&hard, &texts[0])) < 1e-2);
     let mut table = std::collections::BTreeMap::new();
-    for name in [
-        "full",
-        "w4",
-        "w3",
-        "w2",
-        "hqq-w2",
-        "awq-w3",
-        "awq-w2",
-        "gptq-w3",
-        "gptq-w2",
-        "awq-gptq-w2",
-        "rotate+w2",
-        "rotate+gptq-w2",
-        "w8a8",
-        "smoothquant+w8a8",
-        "rotate+w8a8",
-        "w4a4",
-        "smoothquant+w4a4",
-        "rotate+w4a4",
-        "rotate+gptq-w4a4kv4",
-        "w4a4kv4",
-        "nf4",
-        "mxfp4",
-        "nvfp4",
-        "fp8afp8",
-    ] {
-        let r = Recipe::parse(name).unwrap();
+    let names = "full w4 w3 w2 hqq-w2 kmeans-w3 kmeans-w2 kmeans-w2* awq-w3 awq-w2 gptq-w3 gptq-w2 awq-gptq-w2 rotate+w2 \
+                 rotate+gptq-w2 w8a8 smoothquant+w8a8 rotate+w8a8 w4a4 smoothquant+w4a4 rotate+w4a4 rotate+gptq-w4a4kv4 \
+                 w4a4kv4 nf4 mxfp4 nvfp4 fp8afp8";
+    for name in names.split(' ') {
+        let r = match name.strip_suffix('*') {
+            // No word of the notation has it.
+            Some(_) => recipe("weights = { method = 'kmeans', bits = 2, sensitivity = true }"),
+            None => Recipe::parse(name).unwrap(),
+        };
         let on = |model: &Decoder| perplexity(&apply(&r, model, 16, &calibration).unwrap().decoder, &texts);
         let both = [on(&full), on(&hard)];
         println!("| `{name}` | {:.3} | {:.3} |", both[0], both[1]);
@@ -531,6 +513,9 @@ fn methods_help_where_their_papers_say() {
     better("gptq-w3", "w3", 0);
     better("awq-w3", "w3", 1);
     better("hqq-w2", "w2", 0);
+    better("kmeans-w3", "w3", 0);
+    better("kmeans-w2", "w2", 0);
+    better("kmeans-w2*", "kmeans-w2", 1);
     better("smoothquant+w8a8", "w8a8", 1);
     better("rotate+w8a8", "w8a8", 1);
     better("smoothquant+w4a4", "w4a4", 1);

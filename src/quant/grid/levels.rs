@@ -134,11 +134,11 @@ levels! {
     "nvfp4", 4., E2M1, Tensor, 16, "E2M1, an E4M3 scale for 16 values, one f32 for all";
     "nf4", 4., Set::Table(NF4), Wide, 64, "bitsandbytes' NormalFloat, an f32 scale for 64 values";
     "fp4", 4., Set::Table(FP4), Wide, 64, "bitsandbytes' FP4, an f32 scale for 64 values";
-    "nf4-double", 4., Set::Table(NF4), Double, 64, "the same with double quantization: the scales in 8 bits";
-    "fp4-double", 4., Set::Table(FP4), Double, 64, "the same with double quantization";
+    "nf4-double", 4., Set::Table(NF4), Double, 64, "nf4 with double quantization: its scales in 8 bits";
+    "fp4-double", 4., Set::Table(FP4), Double, 64, "fp4 with double quantization";
     "ternary", 1.6, Set::Ternary, Mean, usize::MAX, "-1, 0, 1 times the matrix's mean magnitude (BitNet b1.58); five to a byte";
     "binary", 1., Set::Binary, Mean, 0, "-1, 1 times the row's mean magnitude (XNOR-Net)";
-    "binary-centred", 1., Set::Binary, Centred, 0, "the same around the row's mean, which is kept";
+    "binary-centred", 1., Set::Binary, Centred, 0, "-1, 1 times the row's mean |x - m|, around its mean m";
 }
 
 /// A scale's format where it is one of 8 bits.

@@ -38,7 +38,7 @@ pub const ENTRY: Entry = Entry {
 /// Places where intervals may end, times intervals.
 pub const PLACES: usize = 1 << 18;
 
-/// Turns of centres and borders, at most. They end by themselves, as each lowers the error; this is for rounding noise.
+/// Turns of centres and borders, at most. Each lowers the error; the last of many lower it by nothing that matters.
 const TURNS: usize = 100;
 
 /// See the module.
