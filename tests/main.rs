@@ -30,11 +30,11 @@ mod language;
 mod llama_cpp;
 /// Items drawn from a seed, and the suite `long`.
 mod made;
-/// The built-in suite and its model.
 /// Models that do not fit memory.
 mod memory;
 /// Quantizers, held to their authors' code.
 mod methods;
+/// The built-in suite and its model.
 mod microworld;
 /// Every family, and repositories as they are, through the command line.
 mod models;
@@ -42,6 +42,8 @@ mod models;
 mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
+/// What a recipe does, part by part, and what is none.
+mod recipes;
 /// Same records, same bytes.
 mod report;
 /// What lm-evaluation-harness asks, and Python's random numbers.

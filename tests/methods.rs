@@ -26,11 +26,11 @@ use std::{collections::HashMap, path::Path};
 
 type Golden = HashMap<String, Tensor>;
 
-fn golden(path: &str) -> Golden {
+pub fn golden(path: &str) -> Golden {
     safetensors::load(repo(&format!("tests/goldens/{path}.safetensors")), &Device::Cpu).unwrap()
 }
 
-fn recipe(text: &str) -> Recipe {
+pub fn recipe(text: &str) -> Recipe {
     Recipe::from_table(toml::from_str::<Table>(&format!("name = 'x'\n{text}")).unwrap()).unwrap()
 }
 
@@ -55,7 +55,7 @@ fn round(weights: &Weights, w: &Tensor, seen: &Seen) -> Tensor {
     weights.rounder().round(w, &given).unwrap().weight
 }
 
-fn tiny() -> DecoderSpec {
+pub fn tiny() -> DecoderSpec {
     load::open("builtin:llama", Path::new(""), None).unwrap().spec
 }
 
@@ -320,17 +320,19 @@ fn awq_is_the_authors() {
 }
 
 /// Calibration texts of a fixture's vocabulary.
-fn some_texts(spec: &DecoderSpec) -> Vec<Vec<u32>> {
+pub fn some_texts(spec: &DecoderSpec) -> Vec<Vec<u32>> {
     let length = spec.longest().unwrap_or(24).min(24);
     (0..6).map(|s| (0..length).map(|i| ((i * 7 + s * 13 + i * i) % spec.vocab) as u32).collect()).collect()
 }
 
-const KEEP: [&str; 5] = [
+const KEEP: [&str; 7] = [
     "prepare = [{ method = 'rotate' }]",
     "prepare = [{ method = 'rotate', online = false }, { method = 'smoothquant' }]",
     "prepare = [{ method = 'smoothquant' }]",
     "prepare = [{ method = 'smoothquant', alpha = 'search' }]\nweights = { method = 'rtn', bits = 8 }\nacts = { bits = 8 }",
     "prepare = [{ method = 'awq', clip = false }]\nweights = { method = 'rtn', bits = 4, group = 8 }",
+    "prepare = [{ method = 'rotate' }, { method = 'awq', clip = false }]\nweights = { method = 'rtn', bits = 4, group = 8 }",
+    "prepare = [{ method = 'awq', clip = false }, { method = 'rotate' }]\nweights = { method = 'rtn', bits = 4, group = 8 }",
 ];
 
 /// A rewriting that claims to change nothing changes nothing, on every family that it fits.
@@ -363,11 +365,14 @@ fn rewriting_keeps_the_function() {
 }
 
 /// A recipe's rewriting as it would be, with nothing rounded after it.
-fn unrounded(r: &Recipe, f: &Fixture, texts: &[Vec<u32>]) -> Decoder {
+pub fn unrounded(r: &Recipe, f: &Fixture, texts: &[Vec<u32>]) -> Decoder {
     let mut maker = Maker::new(r, &f.spec, texts).unwrap();
     let mut decoder = maker.ends(&f.decoder).unwrap();
     maker.enter(&decoder).unwrap();
-    decoder.ends = f.decoder.ends.clone();
+    let only = Recipe { weights: None, acts: None, ..r.clone() };
+    let only =
+        Recipe { prepare: r.prepare.iter().filter(|p| !p.transform().tries()).cloned().collect(), ..only };
+    decoder.ends = Maker::new(&only, &f.spec, texts).unwrap().ends(&f.decoder).unwrap().ends;
     for block in &f.decoder.blocks {
         let block = maker.prepared(block, &decoder).unwrap();
         decoder.blocks.push(block);
@@ -393,7 +398,9 @@ fn gptq_beats_nearest_on_every_layer() {
                 let Some(seen) = seen.get(&linear.site) else { continue };
                 let (w, h) = (linear.weight.rows().unwrap(), seen.hessian.clone().unwrap());
                 let (a, b) = (lost(&w, &round(&gptq, &w, seen), &h), lost(&w, &round(&rtn, &w, seen), &h));
-                assert!(a <= b * 1.02, "{} {}: {a} against {b}", f.name, linear.site);
+                // An expert that few tokens reached has little to gain, and damping may cost more than that.
+                let most = if linear.site.expert.is_some() { 1.02 * b } else { b };
+                assert!(a <= most, "{} {}: {a} against {b}", f.name, linear.site);
                 (ours, plain) = (ours + a, plain + b);
             }
             bench.advance(&f.decoder, block, block).unwrap();
@@ -523,105 +530,6 @@ fn methods_help_where_their_papers_say() {
     better("rotate+gptq-w4a4kv4", "w4a4kv4", 1);
 }
 
-/// What is pruned stays zero, whatever rounds it, and its codes are not counted.
-#[test]
-fn pruned_weights_stay_zero() {
-    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
-    let full = opened.load(&Device::Cpu).unwrap();
-    let texts: Vec<Vec<u32>> = vec![(0..64).collect()];
-    for rounder in ["method = 'rtn', bits = 4", "method = 'gptq', bits = 4"] {
-        let r = recipe(&format!(
-            "prepare = [{{ method = 'prune', pattern = '2:4' }}]\nweights = {{ {rounder} }}"
-        ));
-        let q = apply(&r, &full, 16, &texts).unwrap();
-        for linear in q.decoder.blocks.iter().flat_map(|b| b.linears.values()) {
-            let w = linear.weight.rows().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert!(w.chunks(4).all(|c| c.iter().filter(|w| **w == 0.).count() >= 2), "{}", linear.site);
-        }
-        let dense = recipe(&format!("weights = {{ {rounder} }}"));
-        let dense = bitsweep::quant::apply::sizes(&dense, &full.spec, 16).unwrap().bits_per_weight;
-        assert!((q.sizes.bits_per_weight - (dense - 2. + 1.)).abs() < 1e-9);
-    }
-}
-
-/// Bits by site: the last that names a site, and sizes that say so.
-#[test]
-fn bits_by_site() {
-    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
-    let full = opened.load(&Device::Cpu).unwrap();
-    let r = recipe(
-        "weights = { method = 'rtn', bits = 2 }\n\
-         at = [{ sites = ['first.*', 'last.*'], weights = { method = 'rtn', bits = 8 } },\n\
-               { sites = ['*.attn.v'], weights = { method = 'rtn', bits = 4 } }]",
-    );
-    let q = apply(&r, &full, 16, &[]).unwrap();
-    let last = full.blocks.len() - 1;
-    let levels = |b: usize, role| {
-        let w = q.decoder.blocks[b].linears[&(None, role)].weight.rows().unwrap();
-        let row = w.narrow(0, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let mut group: Vec<u32> = row[..128.min(row.len())].iter().map(|x| x.to_bits()).collect();
-        group.sort_unstable();
-        group.dedup();
-        group.len()
-    };
-    assert!(levels(0, Role::Up) > 16 && levels(last, Role::Q) > 16);
-    assert!(levels(1, Role::Up) <= 4 && (5..=16).contains(&levels(0, Role::V)));
-    assert!(q.sizes.weight_bits > 2. && q.sizes.weight_bits < 8.);
-    let lost = recipe(
-        "weights = { method = 'rtn', bits = 2 }\nat = [{ sites = ['blocks.77.*'], weights = { method = 'rtn', bits = 8 } }]",
-    );
-    assert!(apply(&lost, &full, 16, &[]).err().unwrap().to_string().contains("blocks.77.*"));
-}
-
-/// Activations in formats, in groups, and with a calibrated range: more bits are nearer, and a token's logits are its own.
-#[test]
-fn activations_in_other_ways() {
-    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
-    let full = opened.load(&Device::Cpu).unwrap();
-    let tokens: Vec<u32> = (0..60).map(|i| (i * i * 7 + i * 31 + 3) % 1024).collect();
-    let texts = vec![tokens.clone()];
-    let exact = logits(&full, &tokens);
-    let off = |acts: &str| {
-        let q = apply(&recipe(acts), &full, 16, &texts).unwrap().decoder;
-        let whole = logits(&q, &tokens);
-        let alone = logits(&q, &tokens[..20]);
-        assert_eq!(gap(&whole.narrow(0, 0, 20).unwrap(), &alone), 0., "{acts}");
-        let d = (whole - &exact).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(d.is_finite(), "{acts}");
-        d
-    };
-    for way in [
-        "per = 'tensor', range = 'min-max'",
-        "per = 'tensor', range = 'mse'",
-        "per = 'tensor', range = 'percentile'",
-        "group = 16",
-    ] {
-        let errors: Vec<f32> =
-            [8, 6, 4].iter().map(|b| off(&format!("acts = {{ bits = {b}, {way} }}"))).collect();
-        assert!(errors[0] < errors[1] && errors[1] < errors[2], "{way}: {errors:?}");
-    }
-    assert!(off("acts = { bits = 4, group = 16 }") < off("acts = { bits = 4 }"));
-    assert!(off("acts = { format = 'mxfp8' }") < off("acts = { format = 'mxfp4' }"));
-    assert!(off("acts = { format = 'nvfp4' }") < off("acts = { format = 'mxfp4' }"));
-    assert!(off("acts = { format = 'fp8' }") < off("acts = { bits = 4 }"));
-    assert!(off("kv = { format = 'fp8' }") < off("kv = { keys = { bits = 2 }, values = { bits = 4 } }"));
-}
-
-/// Bits of a token in the cache: codes, scales and zero points of keys and values, over all blocks and heads.
-#[test]
-fn the_cache_is_counted() {
-    let spec = tiny();
-    let attention = spec.blocks[0].mixer.attention().unwrap();
-    let (heads, width, blocks) =
-        (attention.kv_heads as f64, attention.head_dim as f64, spec.blocks.len() as f64);
-    let bits = |text: &str| recipe(text).kv.unwrap().token_bits(&spec);
-    assert_eq!(bits("kv = { bits = 4 }"), blocks * heads * 2. * (4. * width + 16. + 4.));
-    assert_eq!(
-        bits("kv = { keys = { bits = 2 }, values = { bits = 8, symmetric = true } }"),
-        blocks * heads * (2. * width + 18. + 8. * width + 16.)
-    );
-}
-
 /// A Hessian that no damping asked for makes positive definite is damped more, and it is said; inputs that are no numbers are
 /// an error.
 #[test]
@@ -647,39 +555,4 @@ fn hessians_that_are_none() {
     let nothing = Seen::default();
     let given = Given { site, spec: &spec, grid: &gptq.grid, seen: &nothing, precision: Precision::F32 };
     assert!(gptq.rounder().round(&w, &given).unwrap().note.unwrap().contains("no calibration token"));
-}
-
-/// Settings that do not go together are mistakes, and say what there is.
-#[test]
-fn settings_that_are_none() {
-    for (table, part) in [
-        ("weights = { method = 'gptq', bits = 4, dampp = 1 }", "dampp"),
-        ("weights = { method = 'gptq', bits = 4, damp = 0.0 }", "damp"),
-        ("weights = { method = 'gptq' }", "`bits`"),
-        ("weights = { method = 'rtn', format = 'nf5' }", "nf4"),
-        ("weights = { method = 'rtn', format = 'nf4', bits = 4 }", "one of them"),
-        ("weights = { method = 'rtn', format = 'nf4', symmetric = true }", "integers"),
-        ("weights = { method = 'rtn', bits = 4, zero = 'loose' }", "in-range"),
-        ("weights = { method = 'hqq', format = 'nf4' }", "integers"),
-        ("prepare = [{ method = 'smoothquant', alpha = 2.0 }]", "from 0 to 1"),
-        ("prepare = [{ method = 'smoothquant', alpha = 'best' }]", "search"),
-        ("prepare = [{ method = 'awk' }]", "awq"),
-        ("prepare = [{ method = 'prune', share = 1.0 }]", "below 1"),
-        ("prepare = [{ method = 'prune', pattern = '4:2' }]", "2:4"),
-        ("acts = { bits = 8, per = 'tensor' }", "min-max"),
-        ("acts = { bits = 8, per = 'row' }", "token"),
-        ("acts = { bits = 8, range = 'mse' }", "tensor"),
-        ("kv = { bits = 4, key = { bits = 2 } }", "keys"),
-        ("kv = { bits = 4, per = 'tensor' }", "group"),
-        ("calibrate = { samples = 0 }", "samples"),
-        ("calibrate = { draw = 'lots' }", "joined"),
-    ] {
-        let table = toml::from_str::<Table>(&format!("name = 'x'\n{table}"));
-        let error = match table.map(Recipe::from_table) {
-            Ok(Ok(_)) => panic!("{part}: no error"),
-            Ok(Err(e)) => format!("{e:#}"),
-            Err(e) => e.to_string(),
-        };
-        assert!(error.contains(part), "{part}: {error}");
-    }
 }

@@ -139,20 +139,9 @@ impl Norm {
         Self::new(NormSpec { gain, ..self.spec }, Some(scale), shift)
     }
 
-    /// The same norm with a number a channel taken from what leaves it, `by [width]`; it gets a shift where it has none.
-    pub fn lowered(&self, by: &[f32]) -> Result<Self> {
-        let by = Tensor::new(by, self.device())?;
-        let shift = match &self.shift {
-            Some(shift) => (shift.to_dtype(DType::F32)? - by)?,
-            None => by.neg()?,
-        };
-        Self::new(NormSpec { shift: true, ..self.spec }, self.scale.clone(), Some(shift))
-    }
-
-    /// The same norm without learned rows, and the rows: what is multiplied, and what is added. Both `[width]`; empty for none.
-    pub fn bare(&self) -> Result<(Self, [Vec<f32>; 2])> {
-        let spec = NormSpec { gain: Gain::None, shift: false, ..self.spec };
-        Ok((Self::new(spec, None, None)?, self.rows.clone()))
+    /// What is multiplied, and what is added. Both `[width]`; empty for none.
+    pub fn rows(&self) -> &[Vec<f32>; 2] {
+        &self.rows
     }
 
     /// What it is.

@@ -82,7 +82,7 @@ pub struct ScaleGroup {
 /// What makes linears' input, and takes the inverse of what is multiplied into them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feeder {
-    /// A norm: any scale and, with a shift of its own, any offset.
+    /// A norm: any scale.
     Norm(Slot),
     /// A linear whose outputs reach the input with nothing between that a positive scale does not pass through: channel
     /// `(h, i)` of heads of `head` channels reaches the inputs `(h * repeat + r, i)` for `r < repeat`.

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 
 /// Watches the input of every linear. Calibration is one.
 pub trait Observer {
-    /// `input [tokens, features]`, before any [`InputMap`].
+    /// `input [tokens, features]`, as the weight meets it: after an exact turn, before what rounds it.
     fn see(&mut self, site: Site, input: &Tensor) -> Result<()>;
 }
 

@@ -105,7 +105,9 @@ impl Acts {
     pub fn map(&self, precision: Precision, seen: Option<&Seen>) -> anyhow::Result<Arc<dyn InputMap>> {
         let (Format::Int(int), false) = (self.grid.format, self.range == Range::Dynamic) else {
             return Ok(match (self.grid.format, self.grid.per) {
-                (Format::Int(format), Per::Row) => Arc::new(Dynamic { format, precision }),
+                (Format::Int(format), Per::Row) if !self.grid.search => {
+                    Arc::new(Dynamic { format, precision })
+                }
                 _ => Arc::new(Grouped { grid: self.grid.clone(), precision }),
             });
         };

@@ -3,7 +3,7 @@ use super::{
     acts::Acts,
     calibrate::{Bench, Inputs, Seen, SeenBy},
     kv::{Kv, PerHead},
-    prepare::rotate,
+    prepare::Prepare,
     recipe::{Recipe, USUAL_SKIP, means},
     weight::{Given, Needs, Rounder, Weights},
 };
@@ -86,8 +86,8 @@ pub struct At<'a> {
     pub bench: Option<&'a Bench>,
     /// Which of them.
     pub inputs: Inputs,
-    /// Whose weights will be rounded.
-    pub rounds: &'a dyn Fn(Site) -> bool,
+    /// Which linears the recipe does not skip.
+    pub chosen: &'a dyn Fn(Site) -> bool,
     /// What rounds activations.
     pub input: Option<&'a dyn InputMap>,
 }
@@ -118,7 +118,7 @@ impl At<'_> {
 
     /// What will round a linear's weight, if anything will.
     pub fn weights(&self, site: Site) -> Option<&Weights> {
-        self.recipe.weights_at(site, self.spec).filter(|_| (self.rounds)(site))
+        self.recipe.weights_at(site, self.spec).filter(|_| (self.chosen)(site))
     }
 }
 
@@ -136,15 +136,23 @@ impl<'a> Maker<'a> {
             "recipe `{}` looks at a text, and has none",
             recipe.name
         );
+        let skip = skipped(recipe, spec)?;
+        let mut notes = BTreeSet::new();
+        if recipe.acts.as_ref().is_some_and(|acts| acts.needs().is_some()) {
+            let outside = spec.sites().into_iter().filter(|s| s.block.is_none() && !skip.contains(s));
+            notes.extend(
+                outside.map(|s| format!("{s}: its input is exact: ranges are calibrated in blocks alone")),
+            );
+        }
         Ok(Self {
             recipe,
             spec: Arc::new(spec.clone()),
-            skip: skipped(recipe, spec)?,
+            skip,
             input: input.transpose()?,
             kv,
             bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
             bits: BTreeMap::new(),
-            notes: BTreeSet::new(),
+            notes,
         })
     }
 
@@ -157,7 +165,10 @@ impl<'a> Maker<'a> {
         if self.recipe.precision != Precision::F32 {
             decoder = decoder.in_precision(self.recipe.precision)?;
         }
-        for linear in decoder.ends.values_mut().filter(|l| !self.skip.contains(&l.site)) {
+        // A head that is the embedding is left as that is, also where a rewriting had to part the two.
+        let sites = self.spec.sites();
+        let chosen = |l: &&mut Linear| sites.contains(&l.site) && !self.skip.contains(&l.site);
+        for linear in decoder.ends.values_mut().filter(chosen) {
             if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
                 let given = self.given(linear.site, weights, &EMPTY);
                 // What is outside the blocks is not calibrated: a method does what it does without a text.
@@ -186,13 +197,13 @@ impl<'a> Maker<'a> {
     /// A block made ready for rounding; and as it was before something was cut off, where something was.
     fn rewritten(&self, full: &Block, runner: &Decoder) -> Result<(Block, Option<Block>)> {
         let (mut block, mut faithful) = (full.clone(), None);
-        let rounds = |site: Site| self.weights(site).is_some();
+        let chosen = |site: Site| !self.skip.contains(&site);
         for prepare in &self.recipe.prepare {
             let transform = prepare.transform();
             let inputs = self.recipe.calibrate.inputs.unwrap_or(transform.inputs());
             let (spec, recipe, bench, input) =
                 (&*self.spec, self.recipe, self.bench.as_ref(), self.input.as_deref());
-            let at = At { spec, recipe, runner, bench, inputs, rounds: &rounds, input };
+            let at = At { spec, recipe, runner, bench, inputs, chosen: &chosen, input };
             transform.block(&mut block, &at)?;
             if transform.cuts() {
                 faithful.get_or_insert_with(|| block.clone());
@@ -217,7 +228,8 @@ impl<'a> Maker<'a> {
         for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
             linear.input = ranges.get(&linear.site).or(self.input.as_ref()).cloned();
         }
-        block.kv = self.kv.clone().map(|map| rotate::keys(self.recipe, &block, map));
+        let transforms = self.recipe.prepare.iter().map(Prepare::transform);
+        block.kv = self.kv.clone().map(|map| transforms.fold(map, |map, t| t.kv(&block, map)));
         Ok(block)
     }
 
@@ -384,23 +396,35 @@ fn measure(
         Precision::F32 => f64::from(stored),
         _ => 16.,
     };
-    let total = spec.count() as f64;
+    // What turns the stream parts a head from the embedding that it is.
+    let parted = spec.head.tied && recipe.prepare.iter().any(|p| p.transform().turns());
+    let total = spec.count() as f64 + if parted { (spec.vocab * spec.hidden) as f64 } else { 0. };
     let (mut weights, mut bits) = (0., 0.);
     let mut notes = BTreeSet::new();
     let (zeros, mut codes) = (recipe.zeros(), 0.);
     for site in spec.sites().into_iter().filter(|s| !skip.contains(s)) {
-        let Some(method) = recipe.weights_at(site, spec) else { continue };
-        let (rounder, shape) = (method.rounder(), spec.linear_shape(site));
-        let count = (shape.0 * shape.1) as f64;
+        let shape = spec.linear_shape(site);
+        let (count, pruned) = ((shape.0 * shape.1) as f64, zeros > 0. && site.block.is_some());
+        // A bit for each weight says whether it is there; those that are not have no code.
+        let mask = |code: f64| if pruned { count * (1. - zeros * code) } else { 0. };
+        let Some(method) = recipe.weights_at(site, spec) else {
+            if pruned {
+                weights += count;
+                codes += count * stored;
+                bits += count * stored + mask(stored);
+            }
+            continue;
+        };
+        let rounder = method.rounder();
         weights += count;
         codes += count * rounder.code_bits(&method.grid);
         bits += known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
-        if zeros > 0. {
-            // A bit for each weight says whether it is there; those that are not have no code.
-            bits += count * (1. - zeros * rounder.code_bits(&method.grid));
-        }
+        bits += mask(rounder.code_bits(&method.grid));
         let note = rounder.note(&method.grid, shape.1, (site, spec));
         notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));
+    }
+    if parted {
+        notes.insert("head: the embedding's no more, because the stream is turned".into());
     }
     let head = Site::end(Role::Head);
     if recipe.rounders().next().is_some()

@@ -96,11 +96,11 @@ impl Calibrate {
 
     /// Refuses what cannot be.
     pub fn check(&self) -> Result<()> {
-        if self.samples == Some(0) {
-            mistake!("calibrate: `samples` is 0; it is at least 1");
+        if let Some(samples) = self.samples.filter(|n| !(1..=100_000).contains(n)) {
+            mistake!("calibrate: `samples` is {samples}; it is 1 to 100000");
         }
-        if self.length.is_some_and(|l| l < 2) {
-            mistake!("calibrate: `length` is at least 2 tokens");
+        if let Some(length) = self.length.filter(|n| !(2..=1_000_000).contains(n)) {
+            mistake!("calibrate: `length` is {length}; it is 2 to 1000000 tokens");
         }
         Ok(())
     }
@@ -137,7 +137,8 @@ pub struct Seen {
     pub magnitude: Vec<f64>,
     /// And the sum of squares.
     pub square: Vec<f64>,
-    /// `sum x x^T`, `[in, in]`, where it is asked for.
+    /// `2/n sum x x^T` over `n` sequences, `[in, in]`, where it is asked for: as GPTQ's `add_batch` has it, because a channel that
+    /// no input reaches counts as 1 there.
     pub hessian: Option<Tensor>,
     /// The inputs, `[tokens, in]` each, where they are asked for.
     pub inputs: Vec<Tensor>,
@@ -311,6 +312,10 @@ impl Bench {
             watch.last = None;
             runner.watched(block, x, batch, &mut watch)?;
         }
+        let sequences: usize = self.batches.iter().map(|b| b.spans().len()).sum();
+        for seen in &mut watch.seen {
+            seen.hessian = seen.hessian.take().map(|h| h * (2. / sequences.max(1) as f64)).transpose()?;
+        }
         let seen: Vec<Arc<Seen>> = watch.seen.into_iter().map(Arc::new).collect();
         Ok(watch.of.into_iter().map(|(site, at)| (site, seen[at].clone())).collect())
     }
@@ -332,10 +337,5 @@ impl Bench {
         };
         (self.full, self.quantized) = (on(&self.full, prepared)?, on(&self.quantized, rounded)?);
         Ok(())
-    }
-
-    /// Bytes of hidden states, for so many tokens of this width.
-    pub fn bytes(tokens: usize, hidden: usize, streams: usize) -> usize {
-        4 * tokens * hidden * streams
     }
 }

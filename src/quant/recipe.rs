@@ -219,10 +219,25 @@ impl Recipe {
                 mistake!("recipe `{}`: weights: {e}", self.name);
             }
         }
+        let mut cut = false;
         for prepare in &self.prepare {
-            if let Err(e) = prepare.transform().check() {
+            let transform = prepare.transform();
+            if let Err(e) = transform.check() {
                 mistake!("recipe `{}`: {e}", self.name);
             }
+            if transform.turns() && cut {
+                mistake!(
+                    "recipe `{}`: prepare: what turns the stream comes before what cuts weights off",
+                    self.name
+                );
+            }
+            if transform.tries() && self.rounders().next().is_none() {
+                mistake!(
+                    "recipe `{}`: prepare tries what rounding costs, and nothing is rounded: say `weights`",
+                    self.name
+                );
+            }
+            cut |= transform.cuts();
         }
         if let Err(e) = self.calibrate.check() {
             mistake!("recipe `{}`: {e}", self.name);
@@ -256,11 +271,7 @@ impl Recipe {
 
     /// The share of weights that are zero before they are rounded, and stay it.
     pub fn zeros(&self) -> f64 {
-        let each = self.prepare.iter().filter_map(|p| match p {
-            Prepare::Prune(prune) => Some(prune.zeros()),
-            _ => None,
-        });
-        each.fold(0., f64::max)
+        self.prepare.iter().map(|p| p.transform().zeros()).fold(0., f64::max)
     }
 
     /// The hidden states that calibration keeps; none where no method looks at a text.
@@ -276,8 +287,13 @@ impl Recipe {
         if let Some(said) = self.calibrate.inputs {
             streams.iter_mut().for_each(|s| *s = said);
         }
-        streams.dedup();
-        streams
+        let mut once = Vec::new();
+        streams.into_iter().for_each(|s| {
+            if !once.contains(&s) {
+                once.push(s);
+            }
+        });
+        once
     }
 
     /// All that its methods must see of a text.
@@ -291,6 +307,13 @@ impl Recipe {
     pub fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
         if let Some(why) = self.prepare.iter().find_map(|p| p.transform().unfit(spec)) {
             return Some(why);
+        }
+        let clips = self.prepare.iter().any(|p| matches!(p, Prepare::Awq(awq) if awq.clip));
+        if clips && self.rounders().any(|w| w.grid.per == Per::Tensor) {
+            return Some(
+                "awq: clipping cuts ranges of rows or groups, and these weights have one for the whole matrix: say clip = false"
+                    .into(),
+            );
         }
         let keys = spec.blocks.iter().any(|b| b.mixer.attention().is_some());
         (self.kv.is_some() && !keys).then(|| {

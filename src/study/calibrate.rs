@@ -54,7 +54,7 @@ pub fn sequences(words: Words, how: &Calibrate, text: &Text) -> Result<Vec<Vec<u
         Draw::Joined => {
             let tokens =
                 words.encode(&requests::joined(&task.task, items, &ask.text, &ask.join, ask.items)?, true)?;
-            if tokens.len() < length + 2 {
+            if tokens.len() <= length {
                 mistake!(
                     "`{}` has {} tokens, too few to draw sequences of {length} from",
                     task.label,
@@ -111,5 +111,94 @@ pub fn sequences(words: Words, how: &Calibrate, text: &Text) -> Result<Vec<Vec<u
             }
             Ok(blocks)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::load,
+        suite::data::{self, Instead},
+    };
+
+    fn drawn(protocol: &str, texts: &[&str], how: &Calibrate) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let rows: String = texts.iter().map(|t| format!("{}\n", serde_json::json!({ "text": t }))).collect();
+        std::fs::write(folder.path().join("t.jsonl"), rows).unwrap();
+        let task = format!(
+            "about = 'a'\nversion = 1\nmetrics = ['perplexity']\n[data.file]\npath = 't.jsonl'\n\
+             [ask.perplexity]\nprotocol = '{protocol}'\nwindow = 16\njoin = ''\n"
+        );
+        std::fs::write(folder.path().join("t.toml"), task).unwrap();
+        let task = find("t.toml", folder.path()).unwrap();
+        let hub = || anyhow::bail!("no hub");
+        let items = data::load(&task.label, &task.task, &task.place, &Instead::default(), &hub).unwrap();
+        let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+        let words = Words::of(&opened);
+        let all = match protocol {
+            "drawn" => texts.iter().map(|t| words.encode(t, true).unwrap()).collect(),
+            _ => vec![words.encode(&texts.concat(), true).unwrap()],
+        };
+        (sequences(words, how, &Text { task, items }).unwrap(), all)
+    }
+
+    fn how(samples: usize, seed: u64, draw: Option<Draw>) -> Calibrate {
+        Calibrate { samples: Some(samples), length: Some(16), seed: Some(seed), draw, ..Calibrate::default() }
+    }
+
+    /// Numbers, so that no two places are alike.
+    fn count(from: usize, to: usize) -> String {
+        (from..to).map(|i| format!("{i} ")).collect()
+    }
+
+    fn cut(all: &[u32], start: usize) -> Vec<u32> {
+        all[start..start + 16].to_vec()
+    }
+
+    /// As GPTQ's `get_wikitext2`: in CPython, `random.seed(S)` and `random.randint(0, N - 16 - 1)` for each.
+    #[test]
+    fn joined_texts_are_drawn_as_gptq_draws_them() {
+        for (seed, starts) in [(0, [432, 197, 388, 455]), (7, [165, 77, 202, 333])] {
+            let (got, all) = drawn("windows", &[&count(0, 99), &count(99, 150)], &how(4, seed, None));
+            assert_eq!(all[0].len(), 491);
+            assert_eq!(got, starts.map(|s| cut(&all[0], s)), "{seed}");
+        }
+    }
+
+    /// As GPTQ's `get_c4`: a document by `randint(0, documents - 1)` until one is longer, then a place in it.
+    #[test]
+    fn documents_are_drawn_as_gptq_draws_them() {
+        let texts = [count(0, 3), count(10, 40), count(50, 53), count(60, 99), count(100, 120)];
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (got, all) = drawn("drawn", &texts, &how(4, 3, None));
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [7, 91, 10, 118, 81]);
+        assert_eq!(
+            got,
+            [(1, 69), (1, 47), (4, 60), (4, 8)].map(|(document, start)| cut(&all[document], start))
+        );
+    }
+
+    /// Documents in CPython's shuffled order, those that are too long passed over, the others joined and cut.
+    #[test]
+    fn blocks_are_of_whole_short_documents() {
+        let texts = [count(0, 3), count(10, 40), count(50, 53), count(60, 63), count(70, 73), count(80, 83)];
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (got, _) = drawn("windows", &texts, &how(4, 0, Some(Draw::Blocks)));
+        let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
+        let order = [4, 2, 1, 0, 5, 3].into_iter().filter(|i| *i != 1).take(4);
+        let joined: Vec<u32> =
+            order.flat_map(|i| Words::of(&opened).encode(texts[i].trim(), true).unwrap()).collect();
+        assert_eq!(got, joined.chunks_exact(16).map(<[u32]>::to_vec).collect::<Vec<_>>());
+        assert!(!got.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_short_or_no_text_is_said() {
+        let short = std::panic::catch_unwind(|| drawn("windows", &["one"], &how(4, 0, None)));
+        assert!(short.is_err());
+        let e = find("microworld/facts", Path::new("")).err().unwrap().to_string();
+        assert!(e.contains("microworld/facts") && e.contains("calibration/"), "{e}");
+        assert!(find("calibration/nothing", Path::new("")).is_err());
     }
 }

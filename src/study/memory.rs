@@ -133,12 +133,11 @@ pub fn ask(
 /// What it costs with a recipe, the model whole.
 pub fn load(opened: &Opened, recipe: &Recipe, asked: &Asked) -> Load {
     let tokens = asked.tokens as f64 * if asked.twice { 2. } else { 1. };
-    let own = whole(opened.family, &opened.spec, recipe) - values(&opened.spec, recipe, &USUAL);
     let past = asked.pasts[usize::from(recipe.kv.is_some())] as f64;
     Load {
         tokens,
         flops: tokens * opened.spec.flops_a_token(),
-        bytes: own + values(&opened.spec, recipe, asked) + past + 4. * asked.written as f64,
+        bytes: whole_of(opened.family, &opened.spec, recipe, asked) + past + 4. * asked.written as f64,
     }
 }
 
@@ -157,11 +156,20 @@ const USUAL: Asked = Asked {
 
 /// Bytes at once where the full model and the quantized one are in memory, and a pass of the usual length runs.
 pub fn whole(family: &dyn Family, spec: &DecoderSpec, recipe: &Recipe) -> f64 {
+    whole_of(family, spec, recipe, &USUAL)
+}
+
+/// The same with the passes of a task.
+fn whole_of(family: &dyn Family, spec: &DecoderSpec, recipe: &Recipe, asked: &Asked) -> f64 {
     let full = 4. * spec.count() as f64;
-    let ends = if recipe.precision == Precision::F32 { 0. } else { embedding(spec) };
+    let mut ends = if recipe.precision == Precision::F32 { 0. } else { embedding(spec) };
+    if recipe.prepare.iter().any(|p| p.transform().turns()) {
+        // The embedding and the head, turned.
+        ends = 2. * embedding(spec);
+    }
     let (quantized, largest) = (quantized(spec, recipe, &spec.sites()), transient(family, spec, None) as f64);
     let (streams, seen) = calibration(spec, recipe);
-    let running = values(spec, recipe, &USUAL) + LOGITS;
+    let running = values(spec, recipe, asked) + LOGITS;
     // While a recipe is made, nothing else runs.
     program(spec) + GAPS * (full + quantized + ends) + largest + running.max(streams + seen)
 }
@@ -213,7 +221,8 @@ fn embedding(spec: &DecoderSpec) -> f64 {
 /// Bytes of the quantized copy of these linears.
 fn quantized(spec: &DecoderSpec, recipe: &Recipe, sites: &[Site]) -> f64 {
     let (rounded, integers) = (rounded_sites(recipe, spec), integers(recipe));
-    let copies = |s: &&Site| recipe.precision != Precision::F32 || rounded.contains(s);
+    let rewritten = recipe.precision != Precision::F32 || !recipe.prepare.is_empty();
+    let copies = |s: &&Site| rewritten || rounded.contains(s);
     let bytes = |s: &Site| {
         let shape = spec.linear_shape(*s);
         let codes = integers.then(|| recipe.weights_at(*s, spec)?.code_bytes(shape)).flatten();
@@ -270,7 +279,8 @@ pub fn blocks(family: &dyn Family, spec: &DecoderSpec, cells: &[Pending]) -> f64
     // At the ends, the embedding or the head: while it is laid out, or beside one lane's own.
     let own = |c: &Pending| {
         let rounds = rounded_sites(c.recipe, spec).iter().any(|s| s.block.is_none());
-        rounds || c.recipe.precision != Precision::F32
+        let turned = c.recipe.prepare.iter().any(|p| p.transform().turns());
+        rounds || turned || c.recipe.precision != Precision::F32
     };
     let ends = embedding(spec) * if cells.iter().any(own) { 4. } else { 2. };
     let stream = most(&|c| 4. * (2 * c.asked.pass * spec.hidden + c.asked.waiting) as f64);

@@ -7,7 +7,8 @@
 //! ```
 //! Then, but for queries and keys, each group's range is cut to `1 - i/20` of its largest magnitude, `i < 10`, where the
 //! group's own share of the outputs changes least. As the authors' `auto_scale.py` and `auto_clip.py`: all scales are
-//! searched in the block as it was; what a GELU feeds is divided as it comes.
+//! searched in the block as it was; what a GELU feeds is divided as it comes. `round` is to nearest, whatever rounds in the end. What
+//! a rotation turns as it comes has no scale of its own.
 use super::{
     Transform, fold, no_groups, of_group,
     smoothquant::{distance, squares},
@@ -30,7 +31,7 @@ use crate::{
         rows,
     },
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -85,7 +86,8 @@ impl Transform for Awq {
         for group in groups.iter().filter(|_| self.scale) {
             // The authors leave a value's scale alone where several queries read it.
             let several = matches!(group.feeder, Feeder::Linear { repeat, .. } if repeat > 1);
-            if let (false, Some(seen)) = (several, of_group(block, group, &seen))
+            let fixed = several || fold::is_turned(block, group);
+            if let (false, Some(seen)) = (fixed, of_group(block, group, &seen))
                 && let Some(s) = search(block, group, seen, at)?
             {
                 found.push((group, s));
@@ -114,6 +116,10 @@ impl Transform for Awq {
     fn cuts(&self) -> bool {
         self.clip
     }
+
+    fn tries(&self) -> bool {
+        true
+    }
 }
 
 /// The scales of a group with the least loss; `None` where none of its linears is rounded.
@@ -128,7 +134,8 @@ fn search(block: &Block, group: &ScaleGroup, seen: &Seen, at: &At) -> Result<Opt
         match group.feeder {
             Feeder::Norm(slot) if group.linears.len() > 1 => {
                 let each = at.bench()?.batches().iter().zip(&seen.inputs);
-                each.map(|(batch, x)| at.runner.branch(block, slot, x, batch)).collect()
+                each.map(|(batch, x)| at.runner.branch(block, slot, &x.to_device(at.device())?, batch))
+                    .collect()
             }
             _ => {
                 let own = group
@@ -136,7 +143,9 @@ fn search(block: &Block, group: &ScaleGroup, seen: &Seen, at: &At) -> Result<Opt
                     .first()
                     .and_then(|key| block.linears.get(key))
                     .context("a group's linear")?;
-                seen.inputs.iter().map(|x| Ok(linear(x, &own.weight, own.bias.as_ref())?)).collect()
+                let run =
+                    |x: &Tensor| Ok(linear(&x.to_device(at.device())?, &own.weight, own.bias.as_ref())?);
+                seen.inputs.iter().map(run).collect()
             }
         }
     };
@@ -177,10 +186,7 @@ pub fn scales(mean: &[f32], ratio: f32) -> Vec<f32> {
 fn clipped(weight: &Weight, x: &Tensor, method: &Weights, at: &At) -> Result<Weight> {
     let full = weight.rows()?.to_device(&Device::Cpu)?.contiguous()?;
     let (out, inner) = full.dims2()?;
-    if method.grid.per == Per::Tensor {
-        // One range for all rows has no group of its own to cut.
-        return Ok(weight.clone());
-    }
+    ensure!(method.grid.per != Per::Tensor, "one range for the whole matrix has no group of its own to cut");
     let w = rows::with(&full, <[f32]>::to_vec)?;
     let over = method.grid.over(&w, inner, at.recipe.precision);
     let mut all = w.clone();

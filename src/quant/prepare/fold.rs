@@ -11,13 +11,15 @@ use crate::{
     tensor::{matmul::Weight, rows},
 };
 use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 /// Divides a group's input by `s`, one a channel, and multiplies it into the weights. All of `s` must be positive; where one
-/// output reaches several inputs, these must have one scale (see [`shared`]).
+/// output reaches several inputs, these must have one scale. What a linear's input is turned by lies between the feeder and the
+/// weight, and a scale does not pass through it: only what a norm feeds can be scaled then.
 pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
     ensure!(s.iter().all(|s| *s > 0. && s.is_finite()), "a scale that is not positive");
+    ensure!(!is_turned(block, group), "inputs that are turned as they come cannot be scaled");
     match group.feeder {
         Feeder::Norm(slot) => {
             let norm = block.norms.get_mut(&slot).context("a group's norm")?;
@@ -35,7 +37,6 @@ pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
         Feeder::Input => {
             for key in &group.linears {
                 let linear = block.linears.get_mut(key).context("a group's linear")?;
-                ensure!(linear.turn.is_none(), "an input that is turned already");
                 linear.turn = Some(Arc::new(Divide(s.to_vec())));
             }
         }
@@ -47,6 +48,11 @@ pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
     Ok(())
 }
 
+/// Whether something stands between a group's feeder and its weights that a scale does not pass through.
+pub fn is_turned(block: &Block, group: &ScaleGroup) -> bool {
+    group.linears.iter().any(|key| block.linears.get(key).is_some_and(|l| l.turn.is_some()))
+}
+
 /// Multiplies a number into each column of a linear's weight.
 pub fn columns(linear: &mut Linear, s: &[f32]) -> Result<()> {
     ensure!(linear.weight.dims()?.1 == s.len(), "a scale for every input");
@@ -56,42 +62,12 @@ pub fn columns(linear: &mut Linear, s: &[f32]) -> Result<()> {
 
 /// Every row of a matrix rewritten; `f` is given the row and its number.
 pub fn times(weight: &Weight, f: impl Fn(&mut [f32], usize) + Sync + Send) -> Result<Weight> {
-    let all = weight.rows()?.contiguous()?;
-    let new = rows::map(&all, "rewrite", |o, from, to| {
+    let all = weight.rows()?;
+    let new = rows::map(&all.to_device(&Device::Cpu)?, "rewrite", |o, from, to| {
         to.copy_from_slice(from);
         f(to, o);
     })?;
-    Ok(Weight::from(new).laid()?)
-}
-
-/// Takes an offset from a group's input, which a norm makes, and gives it back through the linears' biases:
-/// `W x + b = W (x - z) + (b + W z)` (Outlier Suppression+, Wei et al., 2023, eq. 3).
-pub fn shift(block: &mut Block, group: &ScaleGroup, z: &[f32]) -> Result<()> {
-    let Feeder::Norm(slot) = group.feeder else { anyhow::bail!("only a norm's output can be shifted") };
-    let norm = block.norms.get_mut(&slot).context("a group's norm")?;
-    *norm = norm.lowered(z)?;
-    for key in &group.linears {
-        let linear = block.linears.get_mut(key).context("a group's linear")?;
-        let weight = linear.weight.rows()?;
-        let z = Tensor::new(z, weight.device())?.unsqueeze(1)?;
-        let add = weight.matmul(&z)?.squeeze(1)?;
-        linear.bias = Some(match &linear.bias {
-            Some(bias) => (bias + add)?,
-            None => add,
-        });
-    }
-    Ok(())
-}
-
-/// A group's scales, made equal where one output reaches several inputs: their largest.
-pub fn shared(group: &ScaleGroup, s: &[f32]) -> Vec<f32> {
-    let Feeder::Linear { head, repeat, .. } = group.feeder else { return s.to_vec() };
-    (0..s.len())
-        .map(|i| {
-            let (h, d) = (i / head / repeat, i % head);
-            (0..repeat).map(|r| s[(h * repeat + r) * head + d]).fold(f32::MIN, f32::max)
-        })
-        .collect()
+    Ok(Weight::from(new.to_device(all.device())?).laid()?)
 }
 
 /// One scale for each output of a group's feeder.

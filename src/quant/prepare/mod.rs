@@ -18,7 +18,8 @@ use super::{
 use crate::model::{
     block::Block,
     decoder::Decoder,
-    spec::{DecoderSpec, ScaleGroup},
+    seam::KvMap,
+    spec::{DecoderSpec, Feeder, ScaleGroup},
 };
 use anyhow::Result;
 use serde::Deserialize;
@@ -56,6 +57,22 @@ pub trait Transform: Described + Send + Sync {
     /// Cuts it off.
     fn cut(&self, _block: &mut Block, _at: &At) -> Result<()> {
         Ok(())
+    }
+    /// What stands between cache and attention, where it is more than what the recipe rounds with.
+    fn kv(&self, _block: &Block, map: Arc<dyn KvMap>) -> Arc<dyn KvMap> {
+        map
+    }
+    /// The share of a block's weights that it makes zero, and that stay it.
+    fn zeros(&self) -> f64 {
+        0.
+    }
+    /// Whether it turns the stream, so that blocks before and after it do not fit each other.
+    fn turns(&self) -> bool {
+        false
+    }
+    /// Whether it tries roundings, so that a recipe must say what rounds.
+    fn tries(&self) -> bool {
+        false
     }
     /// Refuses settings that cannot be.
     fn check(&self) -> Result<()> {
@@ -100,7 +117,6 @@ fn of_group<'a>(block: &Block, group: &ScaleGroup, seen: &'a SeenBy) -> Option<&
 
 /// Why no scale can move in a model.
 fn no_groups(spec: &DecoderSpec, norms: bool) -> Option<String> {
-    use crate::model::spec::Feeder;
     let any = |g: &ScaleGroup| !norms || matches!(g.feeder, Feeder::Norm(_));
     let none = !spec.blocks.iter().any(|b| b.scale_groups().iter().any(any));
     none.then(|| {

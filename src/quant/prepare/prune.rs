@@ -11,7 +11,7 @@ use super::Transform;
 use crate::{
     mistake,
     model::{block::Block, spec::DecoderSpec},
-    quant::{Described, Entry, apply::At, weight::Needs},
+    quant::{Described, Entry, apply::At, calibrate::Inputs, weight::Needs},
     tensor::{matmul::Weight, rows},
 };
 use anyhow::Result;
@@ -63,11 +63,6 @@ impl Prune {
         (n > 0 && n < m).then_some((n, m))
     }
 
-    /// How many become zero, as a share.
-    pub fn zeros(&self) -> f64 {
-        self.pattern().map_or(self.share, |(n, m)| n as f64 / m as f64)
-    }
-
     /// A matrix `[out, in]` with its least values zero. `power`: the root of each input's mean square.
     pub fn pruned(&self, w: &mut [f32], inner: usize, power: &[f32]) {
         let score = |i: usize, w: f32| match self.by {
@@ -117,9 +112,9 @@ impl Transform for Prune {
         self.by == By::Wanda
     }
 
-    fn inputs(&self) -> crate::quant::calibrate::Inputs {
+    fn inputs(&self) -> Inputs {
         // Blocks are pruned in order, each seeing what those before it have become.
-        crate::quant::calibrate::Inputs::Quantized
+        Inputs::Quantized
     }
 
     fn block(&self, _: &mut Block, _: &At) -> Result<()> {
@@ -130,12 +125,16 @@ impl Transform for Prune {
         true
     }
 
+    fn zeros(&self) -> f64 {
+        self.pattern().map_or(self.share, |(n, m)| n as f64 / m as f64)
+    }
+
     fn cut(&self, block: &mut Block, at: &At) -> Result<()> {
         let seen = match self.by {
             By::Wanda => at.watch(block, Needs::NOTHING)?,
             By::Magnitude => Default::default(),
         };
-        for linear in block.linears.values_mut().filter(|l| (at.rounds)(l.site)) {
+        for linear in block.linears.values_mut().filter(|l| (at.chosen)(l.site)) {
             let full = linear.weight.rows()?.to_device(&Device::Cpu)?.contiguous()?;
             let (out, inner) = full.dims2()?;
             let power = seen.get(&linear.site).map(|s| s.root_mean_square()).unwrap_or_default();

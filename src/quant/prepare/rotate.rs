@@ -143,6 +143,12 @@ fn plain(norm: &Norm) -> Result<Norm> {
 impl Transform for Rotate {
     fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
         let fits = |r: Residual| matches!(r, Residual::Pre | Residual::PreWide | Residual::Parallel { .. });
+        if spec.embed.norm.is_some() && (spec.embed.positions.is_some() || spec.embed.scale.is_some()) {
+            return Some(
+                "rotate: a norm stands behind the embedding and its positions, so no table can be turned"
+                    .into(),
+            );
+        }
         if spec.blocks.iter().any(|b| !fits(b.residual))
             || spec.norm.is_none()
             || spec.embed.project.is_some()
@@ -155,6 +161,19 @@ impl Transform for Rotate {
 
     fn calibrated(&self) -> bool {
         false
+    }
+
+    fn turns(&self) -> bool {
+        true
+    }
+
+    fn kv(&self, block: &Block, map: Arc<dyn KvMap>) -> Arc<dyn KvMap> {
+        match block.spec.mixer.attention() {
+            Some(attention) if self.online => {
+                Arc::new(Turned { inner: map, hadamard: Hadamard::new(attention.head_dim) })
+            }
+            _ => map,
+        }
     }
 
     fn ends(&self, ends: &mut Decoder) -> Result<()> {
@@ -180,9 +199,8 @@ impl Transform for Rotate {
             ends.positions = Some(stream.table(positions)?);
         }
         if let Some(norm) = ends.norm.take() {
-            let (_, rows) = norm.bare()?;
             let head = ends.ends.get_mut(&Role::Head).context("a head behind the last norm")?;
-            stream.read(head, &rows)?;
+            stream.read(head, norm.rows())?;
             ends.norm = Some(plain(&norm)?);
         }
         Ok(())
@@ -193,8 +211,7 @@ impl Transform for Rotate {
         for group in block.spec.scale_groups() {
             let Feeder::Norm(slot) = group.feeder else { continue };
             let norm = block.norms.get(&slot).context("a group's norm")?;
-            let (_, rows) = norm.bare()?;
-            let plain = plain(norm)?;
+            let (rows, plain) = (norm.rows().clone(), plain(norm)?);
             block.norms.insert(slot, plain);
             for key in &group.linears {
                 stream.read(block.linears.get_mut(key).context("a group's linear")?, &rows)?;
@@ -307,18 +324,6 @@ impl KvMap for Turned {
     }
     fn values(&self, v: &Tensor) -> candle_core::Result<Tensor> {
         self.inner.values(v)
-    }
-}
-
-/// What rounds keys in a model that is rotated online.
-pub fn keys(recipe: &crate::quant::recipe::Recipe, block: &Block, map: Arc<dyn KvMap>) -> Arc<dyn KvMap> {
-    use super::Prepare;
-    let online = recipe.prepare.iter().any(|p| matches!(p, Prepare::Rotate(r) if r.online));
-    match block.spec.mixer.attention() {
-        Some(attention) if online => {
-            Arc::new(Turned { inner: map, hadamard: Hadamard::new(attention.head_dim) })
-        }
-        _ => map,
     }
 }
 

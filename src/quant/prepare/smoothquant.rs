@@ -90,6 +90,10 @@ impl Transform for SmoothQuant {
         Ok(())
     }
 
+    fn tries(&self) -> bool {
+        matches!(self.alpha, Alpha::Word(_))
+    }
+
     fn check(&self) -> Result<()> {
         match self.alpha {
             Alpha::Fixed(alpha) if !(0. ..=1.).contains(&alpha) => {
@@ -125,7 +129,7 @@ fn column_max(block: &Block, group: &ScaleGroup) -> Result<Vec<f32>> {
 
 /// The alpha with which the group's outputs change least, both sides rounded as the recipe rounds them.
 fn search(block: &Block, group: &ScaleGroup, seen: &Seen, weights: &[f32], at: &At) -> Result<f64> {
-    let x = seen.some_inputs(TOKENS)?;
+    let x = seen.some_inputs(TOKENS)?.to_device(at.device())?;
     let acts = seen.abs_max();
     let mut best = (f64::INFINITY, 0.5);
     for step in 0..=20 {

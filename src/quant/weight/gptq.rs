@@ -2,7 +2,7 @@
 //! are not rounded yet, as the inputs' second moments say how.
 //!
 //! ```text
-//! H = sum x x^T + damp * mean(diag H) I          U^T U = H^-1, U upper triangular
+//! H = 2/n sum x x^T + damp * mean(diag H) I          U^T U = H^-1, U upper triangular
 //! for each column j:  e = (w_j - snap(w_j)) / U_jj          w_k -= e U_jk  for k > j              (paper: algorithm 1)
 //! ```
 //! Rows do not touch each other, so they run in parallel; columns after a block of 128 are caught up by one product. As in

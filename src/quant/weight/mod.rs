@@ -31,7 +31,7 @@ pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY, kmeans::EN
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// The sum of `x x^T`, `[in, in]`.
+    /// The second moments `x x^T`, `[in, in]`.
     pub hessian: bool,
     /// The inputs themselves, `[tokens, in]`.
     pub inputs: bool,
