@@ -94,7 +94,7 @@ fn main() {
             );
             let texts: Vec<Vec<u32>> = vec![(0..tokens as u32).collect()];
             let mut maker = Maker::new(&recipe, &spec, &texts).unwrap();
-            maker.enter(&full).unwrap();
+            maker.enter(&full, &full).unwrap();
             let began = Instant::now();
             maker.prepared(&full.blocks[0], &full).unwrap();
             println!("{} {}", began.elapsed().as_secs_f64(), Batch::new([&texts[0][..]]).len());

@@ -31,7 +31,7 @@ pub struct Fixture {
 pub fn load(dir: &Path) -> Result<Fixture> {
     let config = families::parse(&fs::read_to_string(dir.join("config.json"))?)?;
     let family = families::of(&config)?;
-    let mut spec = family.spec(&config)?;
+    let mut spec = family.decoder(&config)?;
     let index = dir.join("model.safetensors.index.json");
     let paths = match index.exists() {
         true => shard_names(&fs::read_to_string(&index)?)?.iter().map(|n| dir.join(n)).collect(),

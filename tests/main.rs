@@ -21,6 +21,8 @@ mod families;
 mod formats;
 /// Generated answers: neighbours, transformers, stop strings, filters.
 mod generate;
+/// GGUF's types and mixtures.
+mod gguf;
 /// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;

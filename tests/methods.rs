@@ -368,7 +368,7 @@ fn rewriting_keeps_the_function() {
 pub fn unrounded(r: &Recipe, f: &Fixture, texts: &[Vec<u32>]) -> Decoder {
     let mut maker = Maker::new(r, &f.spec, texts).unwrap();
     let mut decoder = maker.ends(&f.decoder).unwrap();
-    maker.enter(&decoder).unwrap();
+    maker.enter(&f.decoder, &decoder).unwrap();
     let only = Recipe { weights: None, acts: None, ..r.clone() };
     let only =
         Recipe { prepare: r.prepare.iter().filter(|p| !p.transform().tries()).cloned().collect(), ..only };
@@ -389,7 +389,7 @@ fn gptq_beats_nearest_on_every_layer() {
     for f in all() {
         let texts = some_texts(&f.spec);
         let mut bench = Bench::new(&texts, &[Inputs::Full]);
-        bench.enter(&f.decoder).unwrap();
+        bench.enter(&f.decoder, &f.decoder).unwrap();
         let needs = Needs { hessian: true, ..Needs::NOTHING };
         let (mut ours, mut plain) = (0., 0.);
         for block in &f.decoder.blocks {

@@ -406,10 +406,8 @@ impl Decoder {
     }
 }
 
-/// A weight's numbers rounded, laid out as it was.
 fn rounded(weight: &Weight, precision: Precision) -> Result<Weight> {
-    let rows = Weight::from(precision.round(weight.rows()?)?);
-    Ok(if matches!(weight, Weight::Rows(_)) { rows } else { rows.laid()? })
+    Ok(weight.like(precision.round(weight.rows()?)?)?)
 }
 
 impl Linear {

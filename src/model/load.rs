@@ -203,7 +203,7 @@ pub fn outline(name: &str, folder: &Path, progress: Option<OnProgress>) -> Resul
     let Some(text) = place.text(CONFIG)? else { mistake!("{label}: No such file") };
     let config = families::parse(&text).blame(&label)?;
     let family = families::of(&config).blame(&label)?;
-    let spec = family.spec(&config).blame(&label)?;
+    let spec = family.decoder(&config).blame(&label)?;
     spec.check().blame(&label)?;
     let said = ["torch_dtype", "dtype"].iter().find_map(|key| config.get(key)?.as_str());
     let stored = match said {

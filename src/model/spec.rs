@@ -5,6 +5,11 @@ use anyhow::{Result, bail, ensure};
 /// What one checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderSpec {
+    /// The [`Family`](super::families::Family)'s name, once that has read the config: what other programs' rules by
+    /// architecture ask for.
+    pub family: &'static str,
+    /// Whether the checkpoint keeps queries, keys and values of a block in one tensor; the family says it too.
+    pub fused_qkv: bool,
     /// Rows of the embedding and of the head.
     pub vocab: usize,
     /// Width of the residual stream.

@@ -4,7 +4,7 @@ use super::{
     calibrate::{Bench, Inputs, Seen, SeenBy},
     kv::{Kv, PerHead},
     prepare::Prepare,
-    recipe::{Recipe, USUAL_SKIP, means},
+    recipe::{EMBEDDING, Recipe, USUAL_SKIP, means},
     weight::{Given, Needs, Rounder, Weights},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub struct Sizes {
 pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) -> Result<Quantized> {
     let mut maker = Maker::new(recipe, &full.spec, texts)?;
     let mut decoder = maker.ends(full)?;
-    maker.enter(&decoder)?;
+    maker.enter(full, &decoder)?;
     let blocks = full.blocks.iter().map(|b| maker.block(b, &decoder)).collect::<Result<_>>()?;
     decoder.blocks = blocks;
     Ok(Quantized { sizes: maker.sizes(stored), decoder })
@@ -158,15 +158,14 @@ impl<'a> Maker<'a> {
 
     /// What is outside the blocks.
     pub fn ends(&self, full: &Decoder) -> Result<Decoder> {
-        let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
-        for prepare in &self.recipe.prepare {
-            prepare.transform().ends(&mut decoder)?;
-        }
-        if self.recipe.precision != Precision::F32 {
-            decoder = decoder.in_precision(self.recipe.precision)?;
-        }
+        let mut decoder = self.rewritten_ends(full)?;
         // A head that is the embedding is left as that is, also where a rewriting had to part the two.
         let sites = self.spec.sites();
+        if let Some(weights) = self.recipe.weights.as_ref().filter(|_| !self.recipe.skips_embedding())
+            && let Some(embed) = weights.rounder().embedding(&decoder.embed.rows()?, &self.spec)?
+        {
+            decoder.embed = full.embed.like(embed)?;
+        }
         let chosen = |l: &&mut Linear| sites.contains(&l.site) && !self.skip.contains(&l.site);
         for linear in decoder.ends.values_mut().filter(chosen) {
             if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
@@ -179,9 +178,24 @@ impl<'a> Maker<'a> {
         Ok(decoder)
     }
 
-    /// Before the first block; `ends` are the recipe's own, with the embedding.
-    pub fn enter(&mut self, ends: &Decoder) -> Result<()> {
-        self.bench.as_mut().map_or(Ok(()), |b| b.enter(ends))
+    fn rewritten_ends(&self, full: &Decoder) -> Result<Decoder> {
+        let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
+        for prepare in &self.recipe.prepare {
+            prepare.transform().ends(&mut decoder)?;
+        }
+        match self.recipe.precision {
+            Precision::F32 => Ok(decoder),
+            precision => decoder.in_precision(precision),
+        }
+    }
+
+    /// Before the first block; `ends` are the recipe's own of `full`, both with the embedding.
+    pub fn enter(&mut self, full: &Decoder, ends: &Decoder) -> Result<()> {
+        if self.bench.is_none() {
+            return Ok(());
+        }
+        let exact = self.rewritten_ends(full)?;
+        self.bench.as_mut().map_or(Ok(()), |b| b.enter(&exact, ends))
     }
 
     /// The next block as its rewriting leaves it before anything is cut off or rounded.
@@ -268,16 +282,17 @@ impl<'a> Maker<'a> {
             stages.entry(if staged { stage(one.0.1) } else { 0 }).or_default().push(one);
         }
         for stage in stages.into_values() {
-            let needs = stage.iter().fold(Needs::NOTHING, |needs, (.., w)| needs.and(w.rounder().needs()));
-            let wants: BTreeSet<Site> =
-                stage.iter().filter(|(.., w)| w.rounder().needs().any()).map(|(_, site, _)| *site).collect();
-            let seen = match &self.bench {
-                Some(bench) if needs.any() => {
-                    let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Quantized);
-                    bench.watch(runner, block, inputs, needs, &|s| wants.contains(&s))?
+            let mut seen = SeenBy::new();
+            for which in [Inputs::Quantized, Inputs::Full] {
+                let inputs = |w: &Weights| self.recipe.calibrate.inputs.unwrap_or(w.rounder().inputs());
+                let looking = stage.iter().filter(|(.., w)| w.rounder().needs().any() && inputs(w) == which);
+                let needs =
+                    looking.clone().fold(Needs::NOTHING, |needs, (.., w)| needs.and(w.rounder().needs()));
+                let wants: BTreeSet<Site> = looking.map(|(_, site, _)| *site).collect();
+                if let (Some(bench), false) = (&self.bench, wants.is_empty()) {
+                    seen.extend(bench.watch(runner, block, which, needs, &|s| wants.contains(&s))?);
                 }
-                _ => SeenBy::new(),
-            };
+            }
             for (key, site, weights) in stage {
                 let given = self.given(site, weights, seen.get(&site).map_or(&*EMPTY, |s| s));
                 let (weight, bits, note) = self.rounded(&block.linears[&key], weights.rounder(), &given)?;
@@ -365,8 +380,9 @@ fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
     let named = recipe.at.iter().flat_map(|at| &at.sites).map(|p| (p, "at"));
     for (pattern, what) in recipe.skip.iter().map(|p| (p, "skip")).chain(named) {
         let found: Vec<Site> = sites.iter().copied().filter(|s| means(pattern, *s, spec)).collect();
-        // These are in every recipe; a tied head is no linear of its own, and few models have routers.
-        if found.is_empty() && !USUAL_SKIP.contains(&pattern.as_str()) {
+        // Some are in every recipe: a tied head is no linear of its own, and few models have routers.
+        let known = USUAL_SKIP.contains(&pattern.as_str()) || pattern == EMBEDDING;
+        if found.is_empty() && !known {
             mistake!(
                 "recipe `{}`: {what} `{pattern}` matches nothing; sites look like: {}",
                 recipe.name,
@@ -417,9 +433,10 @@ fn measure(
         };
         let rounder = method.rounder();
         weights += count;
-        codes += count * rounder.code_bits(&method.grid);
+        let code = rounder.code_bits(&method.grid, (site, spec));
+        codes += count * code;
         bits += known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
-        bits += mask(rounder.code_bits(&method.grid));
+        bits += mask(code);
         let note = rounder.note(&method.grid, shape.1, (site, spec));
         notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));
     }
@@ -427,7 +444,12 @@ fn measure(
         notes.insert("head: the embedding's no more, because the stream is turned".into());
     }
     let head = Site::end(Role::Head);
+    let weights_of_all = recipe.weights.as_ref().filter(|_| !recipe.skips_embedding());
+    let embedding = weights_of_all.and_then(|w| w.rounder().embedding_bits(spec));
+    let table = (spec.vocab * spec.embed.project.unwrap_or(spec.hidden)) as f64;
+    let saved = embedding.map_or(0., |bits| table * stored - bits);
     if recipe.rounders().next().is_some()
+        && embedding.is_none()
         && spec.head.tied
         && !recipe.skip.iter().any(|s| means(s, head, spec))
     {
@@ -442,7 +464,7 @@ fn measure(
         act_bits: recipe.acts.as_ref().map_or(float, |a| a.grid.code_bits()),
         kv_bits: recipe.kv.as_ref().map_or(float, Kv::code_bits),
         bits_per_weight: if weights > 0. { bits / weights } else { stored },
-        size_mb: (bits + (total - weights) * stored) / 8e6,
+        size_mb: (bits + (total - weights) * stored - saved) / 8e6,
         notes: notes.into_iter().collect(),
     }
 }

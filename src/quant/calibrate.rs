@@ -275,11 +275,12 @@ impl Bench {
         Self { batches, full: stream(Inputs::Full), quantized: stream(Inputs::Quantized) }
     }
 
-    /// Before the first block: `ends` has the embedding.
-    pub fn enter(&mut self, ends: &Decoder) -> Result<()> {
-        let hidden: Vec<Tensor> = self.batches.iter().map(|b| ends.enter(b)).collect::<Result<_>>()?;
-        for stream in [&mut self.full, &mut self.quantized].into_iter().flatten() {
-            *stream = hidden.clone();
+    /// Before the first block: `full` and `quantized` have each stream's embedding.
+    pub fn enter(&mut self, full: &Decoder, quantized: &Decoder) -> Result<()> {
+        for (stream, ends) in [(&mut self.full, full), (&mut self.quantized, quantized)] {
+            if let Some(stream) = stream {
+                *stream = self.batches.iter().map(|b| ends.enter(b)).collect::<Result<_>>()?;
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! method  = "rtn" | "gptq" | "hqq" | "kmeans" | "awq"              gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
 //!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
+//!         | ["imatrix-"] a GGUF file's type                         q4_k_m  imatrix-iq4_xs
 //! acts    = "a" bits ["sym"] | "a" format                           a8  afp8  amxfp8
 //! kv      = "kv" bits ["g" group] ["sym"] | "kv" format             kv4  kv4g32  kvfp8
 //!         | "k" .. "v" ..                                           k4v2
@@ -21,7 +22,14 @@ use super::{
     },
     kv::Kv,
     prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
-    weight::{Method, Needs, Weights, gptq::Gptq, hqq::Hqq, kmeans::Kmeans, rtn::Rtn},
+    weight::{
+        Method, Needs, Weights,
+        gguf::{Gguf, files::FILES},
+        gptq::Gptq,
+        hqq::Hqq,
+        kmeans::Kmeans,
+        rtn::Rtn,
+    },
 };
 use crate::{
     mistake,
@@ -72,13 +80,22 @@ pub static NOTATION: &[Entry] = &[
         name: "nf4 fp4 fp8 mxfp8 mxfp6 mxfp4 nvfp4 ternary binary",
         about: "weights in that format, its own groups; `list formats` has all",
     },
+    Entry {
+        name: "q4_k_m q8_0 imatrix-q4_k_m",
+        about: "a whole GGUF file as llama-quantize mixes it, head and embedding too; with an importance matrix",
+    },
 ];
 
 /// What a recipe leaves alone unless its `skip` says otherwise. The study quantized routers too: `skip = ["head"]`.
 pub static USUAL_SKIP: [&str; 2] = ["head", "*.router"];
 
-fn usual_skip() -> Vec<String> {
-    USUAL_SKIP.map(String::from).to_vec()
+/// How `skip` calls the embedding, which some methods round.
+pub const EMBEDDING: &str = "embed";
+
+/// What a method leaves alone that rounds whole files: nothing, but that routers are not rounded there either.
+fn usual_skip(weights: Option<&Weights>) -> Vec<String> {
+    let whole = weights.is_some_and(|w| matches!(&w.method, Method::Gguf(gguf) if gguf.file.is_some()));
+    if whole { vec!["*.router".into()] } else { USUAL_SKIP.map(String::from).to_vec() }
 }
 
 /// See the module.
@@ -169,7 +186,7 @@ impl Recipe {
             acts: None,
             kv: None,
             calibrate: Calibrate::default(),
-            skip: usual_skip(),
+            skip: usual_skip(None),
         }
     }
 
@@ -203,12 +220,12 @@ impl Recipe {
             name,
             precision,
             prepare: table.prepare,
+            skip: table.skip.unwrap_or_else(|| usual_skip(table.weights.as_ref())),
             weights: table.weights,
             at: table.at,
             acts: table.acts,
             kv: table.kv,
             calibrate: table.calibrate,
-            skip: table.skip.unwrap_or_else(usual_skip),
         }
         .checked()
     }
@@ -258,6 +275,11 @@ impl Recipe {
         self.precision == Precision::F32 && self.prepare.is_empty() && nothing
     }
 
+    /// Whether the embedding is left alone, whatever a method does with it.
+    pub fn skips_embedding(&self) -> bool {
+        self.skip.iter().any(|pattern| WildMatch::new(pattern).matches(EMBEDDING))
+    }
+
     /// All that round weights, anywhere.
     pub fn rounders(&self) -> impl Iterator<Item = &Weights> {
         self.weights.iter().chain(self.at.iter().map(|at| &at.weights))
@@ -278,9 +300,7 @@ impl Recipe {
     pub fn streams(&self) -> Vec<Inputs> {
         let transforms = self.prepare.iter().map(Prepare::transform);
         let mut streams: Vec<Inputs> = transforms.filter(|t| t.calibrated()).map(|t| t.inputs()).collect();
-        if self.rounders().any(|w| w.rounder().needs().any()) {
-            streams.push(Inputs::Quantized);
-        }
+        streams.extend(self.rounders().filter(|w| w.rounder().needs().any()).map(|w| w.rounder().inputs()));
         if self.acts.as_ref().is_some_and(|a| a.needs().is_some()) {
             streams.push(Inputs::Quantized);
         }
@@ -331,6 +351,9 @@ impl Recipe {
             "skip": self.skip,
             "never": "embeddings, norms, biases",
         });
+        if matches!(&self.weights, Some(Weights { method: Method::Gguf(gguf), .. }) if gguf.file.is_some()) {
+            all["never"] = "norms, biases, tables of positions".into();
+        }
         if !self.prepare.is_empty() {
             all["prepare"] = self.prepare.iter().map(|p| p.transform().describe()).collect();
         }
@@ -374,10 +397,22 @@ fn parse(text: &str) -> Option<Recipe> {
         }
     }
     let prepared = !recipe.prepare.is_empty();
-    let method = rest.method();
+    let imatrix = rest.word("imatrix-");
+    let file = FILES.iter().filter(|(name, _)| rest.0.starts_with(name)).max_by_key(|(name, _)| name.len());
+    if let Some((name, _)) = file {
+        let gguf = Gguf::file(name, imatrix)?;
+        rest.word(name);
+        recipe.weights = Some(Weights { grid: gguf.grid(), method: Method::Gguf(gguf) });
+        recipe.skip = usual_skip(recipe.weights.as_ref());
+    } else if imatrix {
+        return None;
+    }
+    let method = if file.is_none() { rest.method() } else { None };
     let format =
         LEVELS.iter().map(|l| l.name).filter(|name| rest.0.starts_with(name)).max_by_key(|n| n.len());
-    if let Some(name) = format.filter(|name| rest.word(name)) {
+    if recipe.weights.is_some() {
+        // A file's mixture has said it.
+    } else if let Some(name) = format.filter(|name| rest.word(name)) {
         let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
         recipe.weights = Some(Weights { method, grid: Grid::named(name)? });
     } else if rest.word("w") {
@@ -506,6 +541,10 @@ mod tests {
             "w4k8g32v4",
             "fp8afp8kvfp8",
             "mxfp4amxfp8",
+            "q4_k_m",
+            "q8_0",
+            "imatrix-q2_k_s",
+            "rotate+q4_k_ma8kv4",
         ] {
             assert_eq!(Recipe::parse(good).unwrap().name, good);
         }
@@ -534,6 +573,10 @@ mod tests {
             "smoothquant+a8",
             "w4+rotate",
             "nf",
+            "q2_k_s",
+            "q4_k",
+            "imatrix-w4",
+            "gptq-q4_0",
         ] {
             let error = Recipe::parse(bad).unwrap_err();
             assert!(crate::mistake::is_mistake(&error), "{bad}");

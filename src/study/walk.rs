@@ -177,7 +177,7 @@ fn walk<'a>(
     for (lane, maker) in makers.iter_mut().enumerate() {
         let ends = maker.as_mut().map_err(|e| repeat(e)).and_then(|m| {
             let ends = m.ends(&full)?;
-            m.enter(&ends)?;
+            m.enter(&full, &ends)?;
             Ok(ends)
         });
         each(&mut hidden, lane, &mut |hidden, asked, places| {

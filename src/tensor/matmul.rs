@@ -52,6 +52,12 @@ impl Weight {
         }
     }
 
+    /// Another matrix, laid out as this one is.
+    pub fn like(&self, rows: Tensor) -> Result<Weight> {
+        let rows = Weight::from(rows);
+        if matches!(self, Weight::Rows(_)) { Ok(rows) } else { rows.laid() }
+    }
+
     /// Some of its rows, `[count, in]`.
     pub fn pick(&self, ids: &[u32]) -> Result<Tensor> {
         match self {

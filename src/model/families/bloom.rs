@@ -83,6 +83,8 @@ impl Family for Bloom {
             ffn: Ffn::Plain { inner: c.hidden_size.saturating_mul(4), act: Act::GeluBloom, bias: true },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.seq_length.unwrap_or(2048),

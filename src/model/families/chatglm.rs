@@ -120,6 +120,8 @@ impl Family for ChatGlm {
             ffn: Ffn::Gated { inner: c.ffn_hidden_size, act: Act::Silu, bias: c.add_bias_linear },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.padded_vocab_size,
             hidden: c.hidden_size,
             context: c.seq_length,

@@ -119,6 +119,8 @@ impl Family for Falcon {
             },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.max_position_embeddings.unwrap_or(2048),

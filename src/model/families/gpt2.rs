@@ -89,6 +89,8 @@ impl Family for Gpt2 {
             }
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.n_embd,
             context: c.n_positions,

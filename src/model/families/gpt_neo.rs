@@ -105,6 +105,8 @@ impl Family for GptNeo {
         };
         let positions = LearnedPositions { first: 0, rows: c.max_position_embeddings };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.max_position_embeddings,

@@ -94,6 +94,8 @@ impl Family for GptNeoX {
             },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.max_position_embeddings,

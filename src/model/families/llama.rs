@@ -71,6 +71,8 @@ pub(super) fn like(config: &Value, norm: NormSpec, unsaid: Unsaid) -> Result<Dec
         },
     };
     Ok(DecoderSpec {
+        family: "",
+        fused_qkv: false,
         vocab: c.vocab_size,
         hidden: c.hidden_size,
         context: (c.max_position_embeddings.or(c.max_sequence_length))

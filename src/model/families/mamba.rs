@@ -135,6 +135,8 @@ impl Family for Mamba {
             ffn: Ffn::None,
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: padded(c.vocab_size, c.pad_vocab_size_multiple),
             hidden: c.hidden_size,
             context: CONTEXT,

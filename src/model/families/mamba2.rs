@@ -124,6 +124,8 @@ impl Family for Mamba2 {
             ffn: Ffn::None,
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: padded(c.vocab_size, c.pad_vocab_size_multiple.filter(|_| original)),
             hidden: c.hidden_size,
             context: CONTEXT,

@@ -29,7 +29,10 @@ pub mod qwen3;
 pub mod qwen3_moe;
 pub mod stablelm;
 
-use super::spec::{DecoderSpec, Param, Source};
+use super::{
+    site::{Role, Site},
+    spec::{DecoderSpec, Param, Source},
+};
 use crate::{mistake, mistake::nearest};
 use anyhow::{Result, bail, ensure};
 use serde::de::DeserializeOwned;
@@ -55,6 +58,14 @@ pub trait Family: Sync {
     }
     /// What the checkpoint is, in the vocabulary of `model::spec`.
     fn spec(&self, config: &Value) -> Result<DecoderSpec>;
+    /// The same, with whose it is and how its files keep attention.
+    fn decoder(&self, config: &Value) -> Result<DecoderSpec> {
+        let spec = self.spec(config)?;
+        let block = spec.blocks.iter().position(|b| b.mixer.attention().is_some()).unwrap_or(0) as u16;
+        let name = |role| Some(self.source(&spec, Param::Weight(Site::new(block, role)))?.name);
+        let fused_qkv = name(Role::Q).is_some() && name(Role::Q) == name(Role::V);
+        Ok(DecoderSpec { family: self.name(), fused_qkv, ..spec })
+    }
     /// Where the checkpoint keeps a parameter, without base prefix. `None`: this family never has it.
     fn source(&self, spec: &DecoderSpec, param: Param) -> Option<Source>;
     /// What checkpoints may put before a tensor's name, the likeliest first.

@@ -119,6 +119,8 @@ impl Family for Mpt {
             },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.d_model,
             context: c.max_seq_len,

@@ -90,6 +90,8 @@ impl Family for Opt {
         };
         let first = 2;
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.max_position_embeddings,

@@ -80,6 +80,8 @@ impl Family for Phi {
             },
         };
         Ok(DecoderSpec {
+            family: "",
+            fused_qkv: false,
             vocab: c.vocab_size,
             hidden: c.hidden_size,
             context: c.max_position_embeddings,

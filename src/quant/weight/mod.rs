@@ -6,6 +6,7 @@
 //! ```
 //! A method says what it [`needs`](Rounder::needs) to see of a linear's input; [`Seen`] has it when
 //! [`round`](Rounder::round) is called.
+pub mod gguf;
 pub mod gptq;
 pub mod hqq;
 pub mod kmeans;
@@ -13,7 +14,7 @@ pub mod rtn;
 
 use super::{
     Described, Entry,
-    calibrate::Seen,
+    calibrate::{Inputs, Seen},
     grid::{Grid, Per, Zero},
 };
 use crate::{
@@ -26,7 +27,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY, kmeans::ENTRY];
+pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY, kmeans::ENTRY, gguf::ENTRY];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +98,10 @@ pub trait Rounder: Described + Send + Sync {
     fn in_stages(&self) -> bool {
         false
     }
+    /// Which inputs it is shown, where the recipe does not say.
+    fn inputs(&self) -> Inputs {
+        Inputs::Quantized
+    }
     /// The same matrix, of representable values.
     fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded>;
     /// The same as integers with their scales, `(code - zero) * scale` for every weight; `None` where the method makes no
@@ -108,8 +113,16 @@ pub trait Rounder: Described + Send + Sync {
     fn code_bytes(&self, _grid: &Grid, _shape: (usize, usize)) -> Option<usize> {
         None
     }
-    /// Bits of one weight's code.
-    fn code_bits(&self, grid: &Grid) -> f64 {
+    /// What it makes of the embedding `[vocab, width]`; `None` where it leaves that alone.
+    fn embedding(&self, _embed: &Tensor, _spec: &DecoderSpec) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+    /// Bits of that embedding.
+    fn embedding_bits(&self, _spec: &DecoderSpec) -> Option<f64> {
+        None
+    }
+    /// Bits of one weight's code at a place.
+    fn code_bits(&self, grid: &Grid, _place: (Site, &DecoderSpec)) -> f64 {
         grid.code_bits()
     }
     /// Bits of a whole matrix `(out, in)` at a place, scales and zeros included; what is expected, where they depend on its
@@ -148,6 +161,8 @@ pub enum Method {
     Hqq(hqq::Hqq),
     /// Codebooks.
     Kmeans(kmeans::Kmeans),
+    /// llama.cpp's.
+    Gguf(gguf::Gguf),
 }
 
 impl Method {
@@ -155,7 +170,7 @@ impl Method {
     pub fn zero(&self) -> Zero {
         match self {
             Method::Gptq(_) => Zero::InRange,
-            Method::Rtn(_) | Method::Hqq(_) | Method::Kmeans(_) => Zero::Clamped,
+            _ => Zero::Clamped,
         }
     }
 
@@ -163,7 +178,15 @@ impl Method {
     pub fn per(&self) -> Per {
         match self {
             Method::Kmeans(_) => Per::Row,
-            Method::Rtn(_) | Method::Gptq(_) | Method::Hqq(_) => Per::Group,
+            _ => Per::Group,
+        }
+    }
+
+    /// The grid that stands for a method whose settings say what values become; `None` where the grid says it.
+    pub fn own(&self) -> Option<Grid> {
+        match self {
+            Method::Gguf(gguf) => Some(gguf.grid()),
+            _ => None,
         }
     }
 }
@@ -181,11 +204,15 @@ impl Weights {
             Method::Gptq(gptq) => gptq,
             Method::Hqq(hqq) => hqq,
             Method::Kmeans(kmeans) => kmeans,
+            Method::Gguf(gguf) => gguf,
         }
     }
 
     /// Settings, the grid's and the method's own; what a method sets to null does not apply to it.
     pub fn describe(&self) -> Value {
+        if self.method.own().is_some() {
+            return self.rounder().describe();
+        }
         let (mut all, mut own) = (self.grid.describe(), self.rounder().describe());
         if let (Some(all), Some(own)) = (all.as_object_mut(), own.as_object_mut()) {
             all.append(own);
@@ -222,6 +249,14 @@ impl<'de> Deserialize<'de> for Weights {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
             text => D::Error::custom(text),
         })?;
+        if let Some(own) = method.own() {
+            return match grid.keys().next() {
+                None => Ok(Self { method, grid: own }),
+                Some(key) => Err(D::Error::custom(format!(
+                    "`{key}`: this method's own settings say what values become"
+                ))),
+            };
+        }
         if method.per() == Per::Row && !grid.contains_key("group") && !grid.contains_key("format") {
             grid.entry("per").or_insert("row".into());
         }
