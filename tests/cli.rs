@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 /// A contract: people's scripts read them.
 const COLUMNS: &str = "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,\
                        ability,metric,higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,\
-                       profile";
+                       profile,kv_bytes_per_token";
 
 #[test]
 fn help_and_version() {

@@ -36,6 +36,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             weight_bits: if recipe.starts_with('w') { bits("w") } else { 16. },
             act_bits: bits("a"),
             kv_bits: kv,
+            kv_bytes_per_token: 0.,
             bits_per_weight: 4.25,
             size_mb: 1.5,
             notes: vec![],
@@ -152,7 +153,7 @@ fn columns_are_the_contract() {
     assert_eq!(
         csv.lines().next().unwrap(),
         "model,family,params,recipe,weight_bits,act_bits,kv_bits,bits_per_weight,size_mb,suite,task,ability,metric,\
-         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,profile"
+         higher_is_better,value,stderr,n,full,delta,relative,p_value,status,reason,seconds,profile,kv_bytes_per_token"
     );
     let rows = csv_rows(&csv);
     assert_eq!(rows.len(), 6 * 4);

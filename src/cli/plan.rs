@@ -3,7 +3,7 @@ use super::{Exit, StudyArgs, progress::Progress};
 use crate::{
     mistake::{Blame, is_mistake},
     model::{
-        describe::{describe, kv_bytes_a_token},
+        describe::describe,
         load,
         spec::DecoderSpec,
     },
@@ -42,7 +42,7 @@ fn model_alone(name: &str, progress: &Progress) -> Result<Exit> {
     let bits = if model.stored == "f32" { 32 } else { 16 };
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["recipe", "bits a weight", "size", "KV codes a token", "to evaluate", "notes"]);
+    table.set_header(["recipe", "bits a weight", "size", "KV cache a token", "to evaluate", "notes"]);
     for name in RECIPES {
         let recipe = Recipe::parse(name)?;
         if let Some(why) = recipe.unfit(spec) {
@@ -54,7 +54,7 @@ fn model_alone(name: &str, progress: &Progress) -> Result<Exit> {
             name.to_string(),
             format!("{:.3}", sizes.bits_per_weight),
             bytes(sizes.size_mb * 1e6),
-            bytes(kv_bytes_a_token(spec, sizes.kv_bits)),
+            bytes(sizes.kv_bytes_per_token),
             bytes(memory::whole(model.family, spec, &recipe)),
             sizes.notes.join("; "),
         ]);

@@ -5,6 +5,7 @@
 //! one, which never writes that matrix.
 use super::{
     ops::{self, Kernels, Mode, Precision},
+    seam::{Age, RowMap},
     spec::{AlibiTerm, AttentionSpec, Position, Scaled},
     tiles,
 };
@@ -43,25 +44,30 @@ impl Span {
 pub struct Kv<'a> {
     /// As computed.
     pub exact: (&'a Tensor, &'a Tensor),
-    /// As a [`KvMap`](super::seam::KvMap) gives them back, and how many of the newest tokens are read exactly.
-    pub mapped: Option<(&'a Tensor, &'a Tensor, usize)>,
+    /// As a [`KvMap`](super::seam::KvMap) gives them back, and from when on each is read so.
+    pub mapped: Option<(&'a Tensor, &'a Tensor, [Age; 2])>,
+    /// What becomes of a query's probabilities.
+    pub probabilities: Option<&'a dyn RowMap>,
 }
+
+/// Keys and values as they were, for tokens that are too new to be read as a map gives them back.
+pub(super) type Newest<'a> = Option<((&'a Tensor, &'a Tensor), [Age; 2])>;
 
 /// Bytes that the fused form copies keys and values to, at most at once, for these spans.
 pub fn tile_bytes(spec: &AttentionSpec, spans: &[Span], precision: Precision) -> usize {
-    tiles::bytes(spec, spans, precision)
+    tiles::bytes(spec, spans, precision != Precision::F32)
 }
 
 /// `q [tokens, heads * head_dim]` to the same shape.
 pub fn attend(spec: &AttentionSpec, q: &Tensor, kv: &Kv, spans: &[Span], mode: Mode) -> Result<Tensor> {
     let ((k, v), newest) = match kv.mapped {
-        Some((k, v, 0)) => ((k, v), None),
-        Some((k, v, residual)) => ((k, v), Some((kv.exact, residual))),
+        Some((k, v, [Age::Newest(0), Age::Newest(0)])) => ((k, v), None),
+        Some((k, v, ages)) => ((k, v), Some((kv.exact, ages))),
         None => (kv.exact, None),
     };
     match mode.kernels {
-        Kernels::Reference => reference(spec, q, (k, v), newest, spans, mode),
-        Kernels::Fused => tiles::attend(spec, q, (k, v), newest, spans, mode.precision),
+        Kernels::Reference => reference(spec, q, (k, v), newest, kv.probabilities, spans, mode),
+        Kernels::Fused => tiles::attend(spec, q, (k, v), newest, kv.probabilities, spans, mode.precision),
     }
 }
 
@@ -91,12 +97,13 @@ pub(super) fn first_key(window: Option<usize>, position: usize) -> usize {
     window.map_or(0, |w| (position + 1).saturating_sub(w))
 }
 
-/// Chains of candle operations, a score matrix a sequence. With `exact`, tokens newer than the residual are read from it.
+/// Chains of candle operations, a score matrix a sequence. With `exact`, tokens that are too new are read from it.
 fn reference(
     spec: &AttentionSpec,
     q: &Tensor,
     kv: (&Tensor, &Tensor),
-    exact: Option<((&Tensor, &Tensor), usize)>,
+    exact: Newest,
+    probabilities: Option<&dyn RowMap>,
     spans: &[Span],
     mode: Mode,
 ) -> Result<Tensor> {
@@ -150,11 +157,13 @@ fn reference(
             }
         };
         let old = match exact {
-            Some((_, residual)) => Some(old_keys(s, residual, q.device())?),
+            Some((_, [keys, values])) => {
+                Some([old_keys(s, keys, q.device())?, old_keys(s, values, q.device())?])
+            }
             None => None,
         };
         let mut score = scores(kv.0)?;
-        if let (Some(((k, _), _)), Some(old)) = (exact, &old) {
+        if let (Some(((k, _), _)), Some([old, _])) = (exact, &old) {
             score = old.broadcast_as(score.shape())?.where_cond(&score, &scores(k)?)?;
         }
         if let Position::Alibi { max, term } = spec.position {
@@ -174,9 +183,13 @@ fn reference(
         let top = score.max_keepdim(D::Minus1)?.detach();
         let p = score.broadcast_sub(&top)?.exp()?;
         let p = mode.precision.round(p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?)?;
+        let p = match probabilities {
+            Some(map) => seen(&p, s, spec.window, map)?,
+            None => p,
+        };
         let v = split(&keys(kv.1)?, s.len(), spec.kv_heads)?;
         let out = match (exact, &old) {
-            (Some(((_, v_exact), _)), Some(old)) => {
+            (Some(((_, v_exact), _)), Some([_, old])) => {
                 let v_exact = split(&keys(v_exact)?, s.len(), spec.kv_heads)?;
                 let (old, none) = (old.broadcast_as(p.shape())?, p.zeros_like()?);
                 (old.where_cond(&p, &none)?.matmul(&v)? + old.where_cond(&none, &p)?.matmul(&v_exact)?)?
@@ -200,10 +213,21 @@ fn mask(window: Option<usize>, s: &Span, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(mask, (s.queries, keys), device)
 }
 
-/// `[queries, keys]`, 1 where a key is older than the residual window of a query.
-fn old_keys(s: &Span, residual: usize, device: &Device) -> Result<Tensor> {
+/// Probabilities `[.., queries, keys]` after a map of what each query sees.
+fn seen(p: &Tensor, s: &Span, window: Option<usize>, map: &dyn RowMap) -> Result<Tensor> {
     let (keys, past) = (s.len(), s.past());
-    let old = |i: usize, j: usize| u8::from(j + residual <= past + i);
+    let mut all = p.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    for (i, row) in all.chunks_exact_mut(keys).enumerate() {
+        let position = past + i % s.queries;
+        map.map(&mut row[first_key(window, position)..=position]);
+    }
+    Tensor::from_vec(all, p.shape(), p.device())
+}
+
+/// `[queries, keys]`, 1 where a key is old enough for a query.
+fn old_keys(s: &Span, age: Age, device: &Device) -> Result<Tensor> {
+    let (keys, past) = (s.len(), s.past());
+    let old = |i: usize, j: usize| u8::from(j < age.mapped(past + i));
     let cells = (0..s.queries).flat_map(|i| (0..keys).map(move |j| old(i, j))).collect();
     Tensor::from_vec(cells, (s.queries, keys), device)
 }

@@ -193,6 +193,7 @@ impl Block {
 
     fn attention(&self, spec: &AttentionSpec, x: &Tensor, pass: &mut Pass, past: Past) -> Result<Tensor> {
         let mode = pass.mode;
+        let map = self.kv.as_deref();
         let linears = [self.get(None, Role::Q)?, self.get(None, Role::K)?, self.get(None, Role::V)?];
         let [mut q, mut k, mut v] = together(linears, x, pass)?;
         if let Some(clip) = spec.clip {
@@ -204,22 +205,49 @@ impl Block {
             q = norms[0].forward(&q, qk.over, spec.head_dim, mode)?;
             k = norms[1].forward(&k, qk.over, spec.head_dim, mode)?;
         }
+        if let Some(observer) = &mut pass.observer {
+            observer.see_keys(&k)?;
+        }
+        let bare = k.clone();
         if let Position::Rope(rope) = &spec.position {
             let rope = pass.rope(rope);
             q = rope.rotate(&q, spec.head_dim, mode)?;
             k = rope.rotate(&k, spec.head_dim, mode)?;
         }
         let mut kv = vec![k, v];
-        if let Some(map) = &self.kv {
-            let view = (q.dim(0)?, spec.kv_heads, spec.head_dim);
-            let flat = |t: Tensor| t.reshape((view.0, spec.kv_width()));
-            let (k, v) = (map.keys(&kv[0].reshape(view)?)?, map.values(&kv[1].reshape(view)?)?);
-            kv.extend([flat(k)?, flat(v)?]);
+        if let Some(map) = map {
+            q = match map.queries(&q.reshape(((), spec.heads, spec.head_dim))?) {
+                Some(rounded) => rounded?.reshape(q.shape())?,
+                None => q,
+            };
+            kv.push(through(&kv[1], spec, &|v| map.values(v))?);
+            if map.tokens() < 2 {
+                let mut mapped =
+                    through(if map.before_positions() { &bare } else { &kv[0] }, spec, &|k| map.keys(k))?;
+                if let (true, Position::Rope(rope)) = (map.before_positions(), &spec.position) {
+                    mapped = pass.rope(rope).rotate(&mapped, spec.head_dim, mode)?;
+                }
+                kv.push(mapped);
+                for (exact, mapped) in [(&kv[1], &kv[2]), (&kv[0], &kv[3])] {
+                    restore_first(map.sinks(), &pass.spans, exact, mapped)?;
+                }
+            }
         }
-        let residual = self.kv.as_ref().map_or(0, |m| m.residual());
         let attend = |q: &Tensor, kv: &[Tensor], spans: &[Span]| -> Result<Tensor> {
-            let mapped = kv.get(2).zip(kv.get(3)).map(|(k, v)| (k, v, residual));
-            Ok(attend(spec, q, &Kv { exact: (&kv[0], &kv[1]), mapped }, spans, mode)?)
+            let (mut mapped, grouped);
+            mapped = None;
+            if let (Some(map), Some(values)) = (map, kv.get(2)) {
+                let keys = match kv.get(3) {
+                    Some(keys) => keys,
+                    None => {
+                        grouped = in_groups(map, spec, &kv[0], spans)?;
+                        &grouped
+                    }
+                };
+                mapped = Some((keys, values, map.ages()));
+            }
+            let probabilities = map.and_then(KvMap::probabilities);
+            Ok(attend(spec, q, &Kv { exact: (&kv[0], &kv[1]), mapped, probabilities }, spans, mode)?)
         };
         let out = match past {
             Past::None => attend(&q, &kv, &pass.spans)?,
@@ -288,6 +316,44 @@ impl Block {
         let inner = ops::gate(&gate, &up, act, pass.mode)?;
         self.get(expert, Role::Down)?.forward(&inner, pass)
     }
+}
+
+/// Rows as heads, through a map.
+fn through(
+    x: &Tensor,
+    spec: &AttentionSpec,
+    map: &dyn Fn(&Tensor) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    Ok(map(&x.reshape(((), spec.kv_heads, spec.head_dim))?)?.reshape(x.shape())?)
+}
+
+/// Puts a sequence's first tokens back as they were. Spans' queries are the rows of a pass.
+fn restore_first(count: usize, spans: &[Span], exact: &Tensor, mapped: &Tensor) -> Result<()> {
+    for span in spans.iter().filter(|s| s.past() < count) {
+        let rows = span.queries.min(count - span.past());
+        mapped.slice_set(&exact.narrow(0, span.query, rows)?.contiguous()?, 0, span.query)?;
+    }
+    Ok(())
+}
+
+/// Keys that are mapped some tokens at a time, from each sequence's first; what is left over is exact.
+fn in_groups(map: &dyn KvMap, spec: &AttentionSpec, k: &Tensor, spans: &[Span]) -> Result<Tensor> {
+    let out = k.force_contiguous()?;
+    for span in spans {
+        let [keys] = &span.keys[..] else {
+            anyhow::bail!("keys that are mapped together, and a prefix that is shared")
+        };
+        let whole = keys.len() / map.tokens() * map.tokens();
+        if whole > 0 {
+            let mapped = through(&k.narrow(0, keys.start, whole)?.contiguous()?, spec, &|k| map.keys(k))?;
+            out.slice_set(&mapped.contiguous()?, 0, keys.start)?;
+            let sinks = map.sinks().min(whole);
+            if sinks > 0 {
+                out.slice_set(&k.narrow(0, keys.start, sinks)?.contiguous()?, 0, keys.start)?;
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// For every expert, the tokens that go through it, each with its share. `scores [tokens, experts]`; of equal scores the

@@ -9,6 +9,10 @@ use candle_core::{Result, Tensor};
 pub trait Observer {
     /// `input [tokens, features]`, as the weight meets it: after an exact turn, before what rounds it.
     fn see(&mut self, site: Site, input: &Tensor) -> Result<()>;
+    /// Keys of a block without their positions, `[tokens, kv_heads * head_dim]`.
+    fn see_keys(&mut self, _k: &Tensor) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Stands before a linear: activation quantization.
@@ -23,12 +27,58 @@ pub trait InputMap: Send + Sync {
     }
 }
 
+/// How old a token must be for attention to read what a [`KvMap`] gives back in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// So many of the newest tokens are read exactly, the current one among them: 0 for none.
+    Newest(usize),
+    /// Tokens wait until there are so many; from the next one on, those are mapped.
+    Batches(usize),
+}
+
+impl Age {
+    /// How many of a sequence's first tokens the one at `position` reads mapped. It never falls as positions rise.
+    pub fn mapped(self, position: usize) -> usize {
+        match self {
+            Age::Newest(exact) => (position + 1).saturating_sub(exact),
+            Age::Batches(count) => position / count.max(1) * count.max(1),
+        }
+    }
+}
+
 /// Stands between the cache and attention.
 pub trait KvMap: Send + Sync {
-    /// The newest tokens that attention still reads exactly: 0 for none, not even the current one.
-    fn residual(&self) -> usize;
-    /// `[tokens, kv_heads, head_dim]`, after positions are applied; each token and head on its own.
+    /// From when on keys, and values, are read as they come out of here.
+    fn ages(&self) -> [Age; 2];
+    /// The first tokens of a sequence, which are read exactly whatever their age.
+    fn sinks(&self) -> usize {
+        0
+    }
+    /// Whether keys come without their positions, and get them afterwards.
+    fn before_positions(&self) -> bool {
+        false
+    }
+    /// How many tokens of a sequence share what their keys become, counted from its first; those at its end that are fewer stay
+    /// exact. With 1 each token is on its own, and only then may sequences share prefixes.
+    fn tokens(&self) -> usize {
+        1
+    }
+    /// `[tokens, kv_heads, head_dim]`.
     fn keys(&self, k: &Tensor) -> Result<Tensor>;
-    /// The same for values.
+    /// The same for values; each token on its own.
     fn values(&self, v: &Tensor) -> Result<Tensor>;
+    /// `[tokens, heads, head_dim]`, with positions; each token on its own. `None` where they stay as they are.
+    fn queries(&self, _q: &Tensor) -> Option<Result<Tensor>> {
+        None
+    }
+    /// What becomes of a query's probabilities, over the keys that it sees; `None` where they stay.
+    fn probabilities(&self) -> Option<&dyn RowMap> {
+        None
+    }
+}
+
+/// Replaces a row.
+pub trait RowMap: Sync {
+    /// In place.
+    fn map(&self, row: &mut [f32]);
 }

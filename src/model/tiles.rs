@@ -10,11 +10,12 @@
 //! Tiles of the same rows are copied once: sequences that share a prefix share them. Spans are taken in groups, so that
 //! copies of many sequences are not in memory at once.
 //!
-//! In half precision the probabilities are rounded after they are divided, as such inference stores them: there one tile
-//! holds all keys.
+//! In half precision the probabilities are rounded after they are divided, as such inference stores them, and a recipe may
+//! round them: there one tile holds all keys.
 use super::{
-    attention::{Span, alibi_term, first_key, slopes},
+    attention::{Newest, Span, alibi_term, first_key, slopes},
     ops::{self, Precision},
+    seam::{Age, RowMap},
     spec::{AlibiTerm, AttentionSpec, Position, Scaled},
 };
 use crate::{
@@ -36,16 +37,17 @@ const LANES: usize = 32;
 /// Numbers that the tiles of a group of spans take, about: 64 MB.
 const GROUP: usize = 1 << 24;
 
-/// `q [tokens, heads * head_dim]` to the same shape. With `newest`, exact keys and values of the newest tokens, and how many
-/// those are to a query.
+/// `q [tokens, heads * head_dim]` to the same shape.
 pub(super) fn attend(
     spec: &AttentionSpec,
     q: &Tensor,
     kv: (&Tensor, &Tensor),
-    newest: Option<((&Tensor, &Tensor), usize)>,
+    newest: Newest,
+    probabilities: Option<&dyn RowMap>,
     spans: &[Span],
     precision: Precision,
 ) -> Result<Tensor> {
+    let whole = precision != Precision::F32 || probabilities.is_some();
     let q = match spec.scaled {
         Scaled::Queries => precision.round((q * spec.scale)?)?,
         _ => q.contiguous()?,
@@ -54,25 +56,26 @@ pub(super) fn attend(
     let mut all: Vec<Vec<f32>> = Vec::new();
     let mut rest = spans;
     while !rest.is_empty() {
-        let plan = Plan::new(spec, rest, precision, arch);
+        let plan = Plan::new(spec, rest, whole, arch);
         rest = &rest[plan.spans.len()..];
         let kept = Kept::new(&plan, kv)?;
-        let newest =
-            newest.map(|(kv, residual)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, residual)));
+        let newest = newest.map(|(kv, ages)| Ok::<_, candle_core::Error>((Kept::new(&plan, kv)?, ages)));
         let newest = newest.transpose()?;
-        let group = All { spec, plan: &plan, kept: &kept, newest: newest.as_ref(), precision, arch };
+        let newest = newest.as_ref();
+        let group = All { spec, plan: &plan, kept: &kept, newest, probabilities, precision, arch };
         all.push(with(&q, |q| group.run(q))?);
     }
     let out = if all.len() == 1 { all.remove(0) } else { all.concat() };
     Tensor::from_vec(out, q.shape(), q.device())
 }
 
-/// Bytes that tiles take at most at once, for these spans: once more where a map stands before keys and values.
-pub(super) fn bytes(spec: &AttentionSpec, spans: &[Span], precision: Precision) -> usize {
+/// Bytes that tiles take at most at once, for these spans: once more where a map stands before keys and values. `whole`: one
+/// tile holds all keys.
+pub(super) fn bytes(spec: &AttentionSpec, spans: &[Span], whole: bool) -> usize {
     let arch = Arch::new();
     let (mut rest, mut most) = (spans, 0);
     while !rest.is_empty() {
-        let plan = Plan::new(spec, rest, precision, arch);
+        let plan = Plan::new(spec, rest, whole, arch);
         rest = &rest[plan.spans.len()..];
         most = most.max(4 * plan.numbers);
     }
@@ -100,11 +103,8 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(spec: &AttentionSpec, spans: &'a [Span], precision: Precision, arch: Arch) -> Self {
-        let size = match precision {
-            Precision::F32 => TILE,
-            _ => usize::MAX,
-        };
+    fn new(spec: &AttentionSpec, spans: &'a [Span], whole: bool, arch: Arch) -> Self {
+        let size = if whole { usize::MAX } else { TILE };
         let mut known: HashMap<Vec<Range<usize>>, usize> = HashMap::new();
         let mut tiles = Vec::new();
         let mut of_span = Vec::with_capacity(spans.len());
@@ -240,9 +240,32 @@ struct All<'a> {
     spec: &'a AttentionSpec,
     plan: &'a Plan<'a>,
     kept: &'a Kept,
-    newest: Option<&'a (Kept, usize)>,
+    newest: Option<&'a (Kept, [Age; 2])>,
+    probabilities: Option<&'a dyn RowMap>,
     precision: Precision,
     arch: Arch,
+}
+
+/// Which of a tile's tokens are old enough to be read as a map gives them back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Old {
+    All,
+    None,
+    /// To some queries some are.
+    Some,
+}
+
+impl Old {
+    /// Of these tokens, to queries at these positions.
+    fn of(tokens: &Range<usize>, queries: (usize, usize), age: Age) -> Self {
+        if tokens.end <= age.mapped(queries.0) {
+            Old::All
+        } else if tokens.start >= age.mapped(queries.1) {
+            Old::None
+        } else {
+            Old::Some
+        }
+    }
 }
 
 impl All<'_> {
@@ -341,55 +364,47 @@ impl Block<'_> {
                 continue;
             }
             let (k, v) = kept.tile(tile, kv_head);
-            // Which of a query's keys are old: all, none, or some.
-            let (mut all_old, mut all_new) = (true, false);
-            if let Some((_, residual)) = newest {
-                all_old = start + keys - 1 + residual <= position;
-                all_new = start + residual > last;
-            }
             let span = start..start + keys;
-            match newest {
-                Some((exact, residual)) if !all_old => {
-                    let (k_exact, v_exact) = exact.tile(tile, kv_head);
-                    self.scores::<L>(k_exact, keys, q, scores);
-                    let new = &mut scores.get_mut()[..keys * L];
-                    if all_new {
-                        let corrections = self.probabilities::<L>(head, &span, new, &mut top, &mut sum);
-                        rescale(out, wide, &corrections);
-                        self.mix::<L>(new, v_exact, wide, out);
-                        continue;
+            let at = (position, last);
+            let (exact, ages) = match newest {
+                Some((exact, ages)) => (exact.tile(tile, kv_head), *ages),
+                None => ((k, v), [Age::Newest(0); 2]),
+            };
+            let [old_keys, old_values] = match newest {
+                Some(_) => ages.map(|age| Old::of(&span, at, age)),
+                None => [Old::All; 2],
+            };
+            let is_old = |age: Age, j: usize, i: usize| start + j < age.mapped(position + i);
+            self.scores::<L>(if old_keys == Old::All { k } else { exact.0 }, keys, q, scores);
+            let mine = &mut scores.get_mut()[..keys * L];
+            if old_keys == Old::Some {
+                self.scores::<L>(k, keys, q, other);
+                let old = &other.get_mut()[..keys * L];
+                for (j, (new, old)) in mine.chunks_exact_mut(L).zip(old.chunks_exact(L)).enumerate() {
+                    for i in 0..L {
+                        new[i] = if is_old(ages[0], j, i) { old[i] } else { new[i] };
                     }
-                    self.scores::<L>(k, keys, q, other);
-                    let old = &mut other.get_mut()[..keys * L];
-                    let is_old = |j: usize, i: usize| start + j + residual <= position + i;
-                    for (j, (new, old)) in new.chunks_exact_mut(L).zip(old.chunks_exact(L)).enumerate() {
-                        for i in 0..L {
-                            new[i] = if is_old(j, i) { old[i] } else { new[i] };
-                        }
-                    }
-                    let corrections = self.probabilities::<L>(head, &span, new, &mut top, &mut sum);
-                    rescale(out, wide, &corrections);
-                    for (j, (new, old)) in new.chunks_exact_mut(L).zip(old.chunks_exact_mut(L)).enumerate() {
-                        for i in 0..L {
-                            let p = new[i];
-                            (old[i], new[i]) = if is_old(j, i) { (p, 0.) } else { (0., p) };
-                        }
-                    }
-                    self.mix::<L>(old, v, wide, out);
-                    self.mix::<L>(new, v_exact, wide, out);
-                }
-                _ => {
-                    self.scores::<L>(k, keys, q, scores);
-                    let scores = &mut scores.get_mut()[..keys * L];
-                    let corrections = self.probabilities::<L>(head, &span, scores, &mut top, &mut sum);
-                    rescale(out, wide, &corrections);
-                    self.mix::<L>(scores, v, wide, out);
                 }
             }
+            let corrections = self.probabilities::<L>(head, &span, mine, &mut top, &mut sum);
+            rescale(out, wide, &corrections);
+            if old_values == Old::Some {
+                let old = &mut other.at_least(keys * L)[..keys * L];
+                for (j, (new, old)) in mine.chunks_exact_mut(L).zip(old.chunks_exact_mut(L)).enumerate() {
+                    for i in 0..L {
+                        let p = new[i];
+                        (old[i], new[i]) = if is_old(ages[1], j, i) { (p, 0.) } else { (0., p) };
+                    }
+                }
+                self.mix::<L>(old, v, wide, out);
+            }
+            self.mix::<L>(mine, if old_values == Old::All { v } else { exact.1 }, wide, out);
         }
         for (i, (to, from)) in rows.chunks_exact_mut(width).zip(out.chunks_exact(wide)).enumerate() {
             let to = &mut to[head * d..][..d];
             match precision {
+                // Divided before.
+                Precision::F32 if self.all.probabilities.is_some() => to.copy_from_slice(&from[..d]),
                 Precision::F32 => {
                     let inverse = 1. / sum[i];
                     to.iter_mut().zip(from).for_each(|(to, x)| *to = x * inverse);
@@ -513,12 +528,22 @@ impl Block<'_> {
             sum[i] = sum[i] * corrections[i] + sums[i];
         }
         *top = new;
-        if p != Precision::F32 {
+        if p != Precision::F32 || self.all.probabilities.is_some() {
             let inverse = sum.map(|s| 1. / s);
             for row in scores.iter_mut() {
                 for i in 0..L {
                     row[i] = p.one(row[i] * inverse[i]);
                 }
+            }
+        }
+        if let Some(map) = self.all.probabilities {
+            let mut row = Vec::new();
+            for i in 0..self.count {
+                let seen = low[i] as usize..high[i] as usize + 1;
+                row.clear();
+                row.extend(scores[seen.clone()].iter().map(|all| all[i]));
+                map.map(&mut row);
+                scores[seen].iter_mut().zip(&row).for_each(|(all, x)| all[i] = *x);
             }
         }
         corrections
@@ -586,17 +611,17 @@ mod tests {
         };
         let (q, k, v) = (numbers(1), numbers(2), numbers(3));
         for precision in [Precision::F32, Precision::BF16] {
-            let first = Plan::new(&spec, &spans, precision, Arch::new()).spans.len();
+            let first = Plan::new(&spec, &spans, precision != Precision::F32, Arch::new()).spans.len();
             assert!(first > 1 && first < spans.len(), "{first} of {} in a group", spans.len());
             let bound = 4 * (GROUP + 2 * (header + own).next_multiple_of(14) * 2 * 4096);
-            assert!(bytes(&spec, &spans, precision) <= bound);
-            let all = attend(&spec, &q, (&k, &v), None, &spans, precision).unwrap();
+            assert!(bytes(&spec, &spans, precision != Precision::F32) <= bound);
+            let all = attend(&spec, &q, (&k, &v), None, None, &spans, precision).unwrap();
             let all = all.to_vec2::<f32>().unwrap();
             // Alone, a span's rows of queries are the first; so its queries are brought there.
             for span in &spans {
                 let alone = Span { query: 0, ..span.clone() };
                 let rows = q.narrow(0, span.query, span.queries).unwrap();
-                let alone = attend(&spec, &rows, (&k, &v), None, &[alone], precision).unwrap();
+                let alone = attend(&spec, &rows, (&k, &v), None, None, &[alone], precision).unwrap();
                 assert!(alone.to_vec2::<f32>().unwrap() == all[span.query..][..span.queries], "{span:?}");
             }
         }

@@ -2,7 +2,7 @@
 use super::{
     acts::Acts,
     calibrate::{Bench, Inputs, Seen, SeenBy},
-    kv::{Kv, PerHead},
+    kv::{Kv, map::Cached},
     prepare::Prepare,
     recipe::{EMBEDDING, Recipe, USUAL_SKIP, means},
     weight::{Given, Needs, Rounder, Weights},
@@ -12,6 +12,7 @@ use crate::{
     model::{
         block::Block,
         decoder::{Decoder, Linear},
+        describe::kv_bytes_a_token,
         ops::Precision,
         seam::{InputMap, KvMap},
         site::{Role, Site},
@@ -43,6 +44,8 @@ pub struct Sizes {
     pub act_bits: f64,
     /// Of a cached key or value.
     pub kv_bits: f64,
+    /// That the cache takes for a token, all blocks, with scales and outliers; a state-space mixer's state is no token's.
+    pub kv_bytes_per_token: f64,
     /// Over the quantized linears, with scales and zeros.
     pub bits_per_weight: f64,
     /// The whole model, 10^6 bytes.
@@ -67,7 +70,6 @@ pub struct Maker<'a> {
     spec: Arc<DecoderSpec>,
     skip: BTreeSet<Site>,
     input: Option<Arc<dyn InputMap>>,
-    kv: Option<Arc<dyn KvMap>>,
     bench: Option<Bench>,
     /// Bits of the matrices rounded so far, where they depend on values.
     bits: BTreeMap<Site, f64>,
@@ -128,8 +130,6 @@ impl<'a> Maker<'a> {
         let precision = recipe.precision;
         let dynamic = recipe.acts.as_ref().filter(|acts| acts.needs().is_none());
         let input = dynamic.map(|acts| acts.map(precision, None));
-        let kv =
-            recipe.kv.clone().map(|settings| Arc::new(PerHead { settings, precision }) as Arc<dyn KvMap>);
         let streams = recipe.streams();
         ensure!(
             streams.is_empty() || !texts.is_empty(),
@@ -149,7 +149,6 @@ impl<'a> Maker<'a> {
             spec: Arc::new(spec.clone()),
             skip,
             input: input.transpose()?,
-            kv,
             bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
             bits: BTreeMap::new(),
             notes,
@@ -236,15 +235,31 @@ impl<'a> Maker<'a> {
         let faithful = faithful.unwrap_or_else(|| block.clone());
         self.round(&mut block, runner)?;
         let ranges = self.ranges(&block, runner)?;
+        let kv = self.kv(&block, runner)?;
         if let Some(bench) = &mut self.bench {
             bench.advance(runner, &faithful, &block)?;
         }
         for linear in block.linears.values_mut().filter(|l| !self.skip.contains(&l.site)) {
             linear.input = ranges.get(&linear.site).or(self.input.as_ref()).cloned();
         }
-        let transforms = self.recipe.prepare.iter().map(Prepare::transform);
-        block.kv = self.kv.clone().map(|map| transforms.fold(map, |map, t| t.kv(&block, map)));
+        block.kv = kv;
         Ok(block)
+    }
+
+    /// What stands between a block's attention and its cache.
+    fn kv(&self, block: &Block, runner: &Decoder) -> Result<Option<Arc<dyn KvMap>>> {
+        let Some(settings) = self.recipe.kv.as_ref().filter(|_| block.spec.mixer.attention().is_some())
+        else {
+            return Ok(None);
+        };
+        let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Full);
+        let seen = match &self.bench {
+            Some(bench) if settings.needs().is_some() => bench.keys(runner, block, inputs)?,
+            _ => Vec::new(),
+        };
+        let map = Cached::new(settings, self.recipe.precision, &seen)?;
+        let transforms = self.recipe.prepare.iter().map(Prepare::transform);
+        Ok(Some(transforms.fold(Arc::new(map) as Arc<dyn KvMap>, |map, t| t.kv(block, map))))
     }
 
     /// What rounds the inputs of a block's linears, where their ranges are calibrated.
@@ -463,6 +478,10 @@ fn measure(
         weight_bits: if weights > 0. { codes / weights } else { stored },
         act_bits: recipe.acts.as_ref().map_or(float, |a| a.grid.code_bits()),
         kv_bits: recipe.kv.as_ref().map_or(float, Kv::code_bits),
+        kv_bytes_per_token: match &recipe.kv {
+            Some(kv) => kv.token_bits(spec) / 8.,
+            None => kv_bytes_a_token(spec, float),
+        },
         bits_per_weight: if weights > 0. { bits / weights } else { stored },
         size_mb: (bits + (total - weights) * stored - saved) / 8e6,
         notes: notes.into_iter().collect(),

@@ -245,6 +245,19 @@ impl Observer for Watch<'_> {
     }
 }
 
+/// Keeps a block's keys.
+struct Keys(Vec<Tensor>);
+
+impl Observer for Keys {
+    fn see(&mut self, _: Site, _: &Tensor) -> candle_core::Result<()> {
+        Ok(())
+    }
+    fn see_keys(&mut self, k: &Tensor) -> candle_core::Result<()> {
+        self.0.push(k.clone());
+        Ok(())
+    }
+}
+
 /// What was seen, by linear.
 pub type SeenBy = BTreeMap<Site, Arc<Seen>>;
 
@@ -319,6 +332,15 @@ impl Bench {
         }
         let seen: Vec<Arc<Seen>> = watch.seen.into_iter().map(Arc::new).collect();
         Ok(watch.of.into_iter().map(|(site, at)| (site, seen[at].clone())).collect())
+    }
+
+    /// A block's keys without their positions, `[tokens, kv_heads * head_dim]` a batch.
+    pub fn keys(&self, runner: &Decoder, block: &Block, which: Inputs) -> Result<Vec<Tensor>> {
+        let mut keys = Keys(Vec::new());
+        for (batch, x) in self.batches.iter().zip(self.stream(which)) {
+            runner.watched(block, x, batch, &mut keys)?;
+        }
+        Ok(keys.0)
     }
 
     /// What a block makes of its inputs, a tensor a batch.

@@ -5,7 +5,7 @@
 //! recipe -> prepare::Transform rewrites a block first, the same function
 //!        -> weight::Rounder   rounds each linear's matrix        -> Linear::weight
 //!        -> acts::PerToken    rounds what enters each linear     -> Linear::input   (seam InputMap)
-//!        -> kv::PerHead       rounds what attention reads back   -> Block::kv       (seam KvMap)
+//!        -> kv::map::Cached      rounds what attention reads back   -> Block::kv       (seam KvMap)
 //! ```
 //! [`grid`] is the one place where a value is rounded. What a method must see of a text, [`calibrate`] shows it.
 pub mod acts;

@@ -10,6 +10,7 @@
 //! acts    = "a" bits ["sym"] | "a" format                           a8  afp8  amxfp8
 //! kv      = "kv" bits ["g" group] ["sym"] | "kv" format             kv4  kv4g32  kvfp8
 //!         | "k" .. "v" ..                                           k4v2
+//!         | ("kivi" | "kvquant") bits                               kivi2  w4a8kvquant3
 //! ```
 use super::{
     Entry,
@@ -20,7 +21,7 @@ use super::{
         levels::{LEVELS, Levels},
         usual,
     },
-    kv::Kv,
+    kv::{self, Kv},
     prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
     weight::{
         Method, Needs, Weights,
@@ -59,6 +60,10 @@ pub static NOTATION: &[Entry] = &[
     Entry {
         name: "afp8 amxfp8 kvfp8 k4v2",
         about: "activations or the cache in a format; keys and values apart",
+    },
+    Entry {
+        name: "kivi2 kvquant3",
+        about: "the cache as those methods have it: keys a channel, windows, outliers",
     },
     Entry {
         name: "gptq-w4g128 hqq-w4g64",
@@ -280,6 +285,11 @@ impl Recipe {
         self.skip.iter().any(|pattern| WildMatch::new(pattern).matches(EMBEDDING))
     }
 
+    /// Whether sequences cannot share prefixes: keys of several tokens become something together.
+    pub fn apart(&self) -> bool {
+        self.kv.as_ref().is_some_and(Kv::joins_tokens)
+    }
+
     /// All that round weights, anywhere.
     pub fn rounders(&self) -> impl Iterator<Item = &Weights> {
         self.weights.iter().chain(self.at.iter().map(|at| &at.weights))
@@ -303,6 +313,10 @@ impl Recipe {
         streams.extend(self.rounders().filter(|w| w.rounder().needs().any()).map(|w| w.rounder().inputs()));
         if self.acts.as_ref().is_some_and(|a| a.needs().is_some()) {
             streams.push(Inputs::Quantized);
+        }
+        if self.kv.as_ref().is_some_and(|kv| kv.needs().is_some()) {
+            // The full model's, as its authors have it.
+            streams.push(Inputs::Full);
         }
         if let Some(said) = self.calibrate.inputs {
             streams.iter_mut().for_each(|s| *s = said);
@@ -445,7 +459,10 @@ fn parse(text: &str) -> Option<Recipe> {
         };
         recipe.acts = Some(Acts::token(format));
     }
-    if rest.word("kv") || (rest.0.starts_with('k') && rest.0.contains('v') && rest.word("k")) {
+    let of = [("kivi", kv::Method::Kivi), ("kvquant", kv::Method::Kvquant)];
+    if let Some((_, method)) = of.into_iter().find(|(name, _)| rest.word(name)) {
+        recipe.kv = Some(Kv::of(method, rest.byte()?).ok()?);
+    } else if rest.word("kv") || (rest.0.starts_with('k') && rest.0.contains('v') && rest.word("k")) {
         // kv4, kvfp8; k4v2: keys and values apart.
         let grid = |rest: &mut Rest| -> Option<Grid> {
             if let Some(levels) = rest.format() {
@@ -457,7 +474,7 @@ fn parse(text: &str) -> Option<Recipe> {
         };
         let keys = grid(&mut rest)?;
         let values = if rest.word("v") { grid(&mut rest)? } else { keys.clone() };
-        recipe.kv = Some(Kv { keys, values, residual: 0 });
+        recipe.kv = Some(Kv::apart(keys, values));
     }
     (rest.0.is_empty() && !recipe.is_full()).then_some(recipe)
 }
@@ -541,6 +558,8 @@ mod tests {
             "w4k8g32v4",
             "fp8afp8kvfp8",
             "mxfp4amxfp8",
+            "kivi2",
+            "w4a8kvquant3",
             "q4_k_m",
             "q8_0",
             "imatrix-q2_k_s",

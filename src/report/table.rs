@@ -43,6 +43,7 @@ pub static COLUMNS: &[Column] = &[
     ("reason", |f, r| reason(f.record(r)).to_owned()),
     ("seconds", |f, r| number(Some(f.record(r).cost.seconds))),
     ("profile", |f, r| f.record(r).task.profile.clone().unwrap_or_default()),
+    ("kv_bytes_per_token", |f, r| known(f.record(r).recipe.kv_bytes_per_token)),
 ];
 
 /// `done`, `failed` or `skipped`.

@@ -70,6 +70,9 @@ pub struct RecipeInfo {
     pub act_bits: f64,
     /// Bits of a cached key or value.
     pub kv_bits: f64,
+    /// Bytes of the cache for a token, scales and zeros included; 0 in records made before there was such a number.
+    #[serde(default)]
+    pub kv_bytes_per_token: f64,
     /// Over the quantized linears, scales and zeros included.
     pub bits_per_weight: f64,
     /// The whole model's, MB (10^6 bytes): quantized linears at their bits, the rest as stored.

@@ -248,7 +248,8 @@ impl std::ops::Add for Work {
 impl<'a> Engine<'a> {
     /// A model ready to be asked.
     pub fn new(decoder: &'a Decoder, words: Words<'a>) -> Self {
-        let share = passes::apart(&decoder.spec).is_none();
+        let joined = decoder.blocks.iter().filter_map(|b| b.kv.as_ref()).any(|map| map.tokens() > 1);
+        let share = passes::apart(&decoder.spec).is_none() && !joined;
         Self { decoder, words, pack: PACK, share, work: Work::default() }
     }
 

@@ -132,7 +132,8 @@ pub fn ask(
 
 /// What it costs with a recipe, the model whole.
 pub fn load(opened: &Opened, recipe: &Recipe, asked: &Asked) -> Load {
-    let tokens = asked.tokens as f64 * if asked.twice { 2. } else { 1. };
+    let own = if recipe.apart() { asked.written.max(asked.tokens) } else { asked.tokens };
+    let tokens = (own + if asked.twice { asked.tokens } else { 0 }) as f64;
     let past = asked.pasts[usize::from(recipe.kv.is_some())] as f64;
     Load {
         tokens,
@@ -234,7 +235,9 @@ fn quantized(spec: &DecoderSpec, recipe: &Recipe, sites: &[Site]) -> f64 {
 /// What a pass holds between operations: the stream, a branch, the widest part of a block; tiles; logits that wait.
 fn values(spec: &DecoderSpec, recipe: &Recipe, asked: &Asked) -> f64 {
     let maps = if recipe.kv.is_some() { 2 } else { 1 };
-    let half = recipe.precision != Precision::F32;
+    // One tile of all keys, where probabilities are rounded.
+    let whole =
+        recipe.precision != Precision::F32 || recipe.kv.as_ref().is_some_and(|kv| kv.probabilities.is_some());
     let widest = spec.blocks.iter().map(|b| {
         let mixer = match &b.mixer {
             Mixer::Attention(a) => {
@@ -253,7 +256,7 @@ fn values(spec: &DecoderSpec, recipe: &Recipe, asked: &Asked) -> f64 {
         let tiles = match &b.mixer {
             // Without a pass to look at: as many keys as tokens.
             Mixer::Attention(a) if asked.tiles == [0, 0] => 2 * a.kv_width() * asked.pass,
-            _ => asked.tiles[usize::from(half)] / 4,
+            _ => asked.tiles[usize::from(whole)] / 4,
         };
         (mixer + maps * tiles).max(ffn * asked.pass)
     });

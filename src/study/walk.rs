@@ -43,9 +43,12 @@ pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) 
     // What each task asks; whom it asks of full precision, it asks the same.
     let mut asked: BTreeMap<usize, Result<Asked>> = BTreeMap::new();
     let mut lanes: Vec<Lane> = Vec::new();
+    // Passes are the same in all lanes.
+    let apart = cells.iter().any(|cell| study.recipes[cell.recipe].apart());
+    let share = passes::apart(&opened.spec).is_none() && !apart;
     for cell in cells {
         let task = cell.task;
-        asked.entry(task).or_insert_with(|| ask(run, opened, task));
+        asked.entry(task).or_insert_with(|| ask(run, opened, task, share));
         add(&mut lanes, &study.recipes[cell.recipe], task);
         if needs_full(&study.tasks[task]) {
             add(&mut lanes, &full, task);
@@ -118,14 +121,13 @@ struct Asked {
     passes: Vec<Passes>,
 }
 
-fn ask(run: &Run, opened: &Opened, task: usize) -> Result<Asked> {
+fn ask(run: &Run, opened: &Opened, task: usize, share: bool) -> Result<Asked> {
     let (task, items) = (&run.study.tasks[task], &run.plan.items[task]);
     let words = Words::of(opened);
     let mut lm = Listener { words, spec: &opened.spec, heard: Vec::new() };
     let mut reference = Listener { words, spec: &opened.spec, heard: Vec::new() };
     evaluate(&mut lm, &mut reference, (run.study.limit, run.study.seed), task, items)?;
     ensure!(!needs_full(task) || lm.heard == reference.heard, "both models are asked the same");
-    let share = passes::apart(&opened.spec).is_none();
     let passes = lm.heard.iter().map(|s| passes::plan(s, PACK, share)).collect();
     Ok(Asked { sequences: lm.heard, passes })
 }

@@ -32,6 +32,9 @@ pub enum Zero {
     /// The range is not stretched, and the zero point lies where it lies; the least scale is 1e-5, and symmetric codes are
     /// `0 .. 2^b - 1` around `2^(b-1) - 1`: OmniQuant's `UniformAffineQuantizer`.
     Free,
+    /// The range is not stretched, without a least scale, and the smallest value is kept as it is, in 16 bits beside the scale:
+    /// KIVI's and KVQuant's, for asymmetric codes alone.
+    Exact,
     /// The range is stretched to hold zero, without a least scale; symmetric codes are `0 .. 2^b - 1` around their middle:
     /// GPTQ's `Quantizer`.
     InRange,
@@ -55,6 +58,8 @@ pub struct Fitted {
     pub scale: f32,
     /// The code of zero.
     pub zero: f32,
+    /// What code 0 stands for, where that is no multiple of the scale; else 0.
+    base: f32,
     low: f32,
     high: f32,
     precision: Precision,
@@ -82,25 +87,30 @@ impl Int {
         let codes = f32::from((1i16 << self.bits) - 1);
         match (self.zero, self.symmetric) {
             (Zero::InRange, _) => self.in_range(min, max, precision),
+            (Zero::Exact, false) => {
+                let scale = p(p(max - min) / codes);
+                let scale = if scale == 0. { 1. } else { scale };
+                Fitted { scale, zero: 0., base: min, low: 0., high: codes, precision }
+            }
             (Zero::Free, true) => {
                 let half = f32::from((1i16 << (self.bits - 1)) - 1);
                 let scale = p(max.max(-min) / half).max(floor);
-                Fitted { scale, zero: half, low: 0., high: codes, precision }
+                Fitted { scale, zero: half, base: 0., low: 0., high: codes, precision }
             }
-            (Zero::Clamped, true) => {
+            (Zero::Clamped | Zero::Exact, true) => {
                 let high = f32::from((1i16 << (self.bits - 1)) - 1);
                 let scale = p(max.max(-min).max(floor) / high);
-                Fitted { scale, zero: 0., low: -high - 1., high, precision }
+                Fitted { scale, zero: 0., base: 0., low: -high - 1., high, precision }
             }
             (Zero::Clamped, false) => {
                 let scale = p(p(max - min).max(floor) / codes);
                 let zero = (-p(min / scale).round_ties_even()).clamp(0., codes);
-                Fitted { scale, zero, low: 0., high: codes, precision }
+                Fitted { scale, zero, base: 0., low: 0., high: codes, precision }
             }
             (Zero::Free, false) => {
                 let scale = p(p(max - min) / codes).max(floor);
                 let zero = (-p(min / scale)).clamp(-1e4, 1e4).round_ties_even();
-                Fitted { scale, zero, low: 0., high: codes, precision }
+                Fitted { scale, zero, base: 0., low: 0., high: codes, precision }
             }
         }
     }
@@ -119,7 +129,7 @@ impl Int {
         }
         let scale = p(p(max - min) / codes);
         let zero = if self.symmetric { (codes + 1.) / 2. } else { p(-min / scale).round_ties_even() };
-        Fitted { scale, zero, low: 0., high: codes, precision }
+        Fitted { scale, zero, base: 0., low: 0., high: codes, precision }
     }
 
     /// The range, cut to the share of it with the least `sum |q - x|^2.4`: 1, 0.99 .. 0.21, as GPTQ's `Quantizer` with `mse`.
@@ -167,21 +177,35 @@ impl Fitted {
         r(round(r(x / self.scale)) + self.zero).clamp(self.low, self.high)
     }
 
+    /// From the smallest value on.
+    #[inline(always)]
+    fn above_base(&self, x: f32, r: impl Fn(f32) -> f32) -> f32 {
+        r(r(self.code_with(r(x - self.base), &r) * self.scale) + self.base)
+    }
+
     /// The nearest representable value.
     #[inline(always)]
     pub fn one(&self, x: f32) -> f32 {
         let r = |v| self.precision.one(v);
+        if self.base != 0. {
+            return self.above_base(x, r);
+        }
         r((self.code_with(x, r) - self.zero) * self.scale)
     }
 
     /// The integer code of a value.
     pub fn code(&self, x: f32) -> f32 {
-        self.code_with(x, |v| self.precision.one(v))
+        self.code_with(x - self.base, |v| self.precision.one(v))
     }
 
     /// The nearest representable value of each.
     #[inline(always)]
     pub fn snap(&self, x: &[f32], out: &mut [f32]) {
+        if self.base != 0. {
+            return rounded!(self.precision, r => for (o, &v) in out.iter_mut().zip(x) {
+                *o = self.above_base(v, r);
+            });
+        }
         rounded!(self.precision, r => for (o, &v) in out.iter_mut().zip(x) {
             *o = r((self.code_with(v, r) - self.zero) * self.scale);
         })

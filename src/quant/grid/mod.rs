@@ -5,7 +5,7 @@
 //!   over   a matrix: what its groups share
 //!   fit    a group: scale and zero point                    -> Fit, which snaps values
 //! ```
-//! [`int`] has integers in three published conventions, [`levels`] small floats and tables.
+//! [`int`] has integers in four published conventions, [`levels`] small floats and tables.
 pub mod int;
 pub mod levels;
 
@@ -42,6 +42,10 @@ pub static FORMATS: &[Entry] = &[
     Entry {
         name: "int2 .. int8, zero = \"free\"",
         about: "the zero point not clamped: OmniQuant's convention",
+    },
+    Entry {
+        name: "int2 .. int8, zero = \"exact\"",
+        about: "the smallest value kept as it is beside the scale: KIVI's and KVQuant's convention",
     },
     Entry {
         name: "int2 .. int8, zero = \"in-range\"",
@@ -277,6 +281,9 @@ impl Grid {
     pub fn check(&self) -> Result<()> {
         if let Format::Int(int) = self.format {
             Int::new(int.bits, int.symmetric)?;
+            if int.symmetric && int.zero == Zero::Exact {
+                mistake!("`zero = \"exact\"` keeps the smallest value, and `symmetric` codes have none");
+            }
         }
         if self.group == 0 {
             mistake!("a group of 0; it is at least 1");
@@ -381,7 +388,8 @@ impl Grid {
 
     fn coded(&self) -> Option<Int> {
         match self.format {
-            Format::Int(int) if int.zero != Zero::Free && !self.search => Some(int),
+            Format::Int(Int { zero: Zero::Free | Zero::Exact, .. }) => None,
+            Format::Int(int) if !self.search => Some(int),
             _ => None,
         }
     }
@@ -405,6 +413,7 @@ impl Grid {
             Per::Group => rows * cols.div_ceil(self.group),
         };
         let (each, once) = match self.format {
+            Format::Int(Int { symmetric: false, zero: Zero::Exact, .. }) => (32., 0.),
             Format::Int(int) => (f64::from(16 + if int.symmetric { 0 } else { int.bits }), 0.),
             Format::Levels(levels) => (levels.scale_bits(), levels.shared_bits()),
         };
@@ -426,6 +435,9 @@ impl Grid {
                 all["bits"] = int.bits.into();
                 all["scheme"] = if int.symmetric { "symmetric" } else { "asymmetric" }.into();
                 all["zero"] = match (int.zero, int.symmetric) {
+                    (Zero::Exact, false) => {
+                        "the smallest value, kept; range not stretched to zero, scale without a floor"
+                    }
                     (Zero::InRange, true) => "the middle code; scale without a floor",
                     (Zero::InRange, false) => "rounded; range stretched to zero, scale without a floor",
                     (_, true) => "none",

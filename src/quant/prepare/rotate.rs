@@ -14,7 +14,7 @@ use crate::{
         block::Block,
         decoder::{Decoder, Linear},
         ops::{Kernels, Mode, Norm, Precision},
-        seam::{InputMap, KvMap},
+        seam::{Age, InputMap, KvMap, RowMap},
         site::{Role, Site},
         spec::{DecoderSpec, Feeder, Gain, Mixer, NormKind, NormSpec, Residual},
     },
@@ -307,23 +307,45 @@ pub struct Turned {
     pub hadamard: Hadamard,
 }
 
+impl Turned {
+    fn turn(&self, x: &Tensor, back: bool) -> candle_core::Result<Tensor> {
+        let cpu = x.to_device(&Device::Cpu)?.contiguous()?;
+        let y = rows::map(&cpu, "turn", |_, x, out| {
+            out.copy_from_slice(x);
+            if back { self.hadamard.undo(out) } else { self.hadamard.apply(out) }
+        })?;
+        y.to_device(x.device())
+    }
+}
+
 impl KvMap for Turned {
-    fn residual(&self) -> usize {
-        self.inner.residual()
+    fn ages(&self) -> [Age; 2] {
+        self.inner.ages()
+    }
+    fn sinks(&self) -> usize {
+        self.inner.sinks()
+    }
+    fn before_positions(&self) -> bool {
+        self.inner.before_positions()
+    }
+    fn tokens(&self) -> usize {
+        self.inner.tokens()
     }
     fn keys(&self, k: &Tensor) -> candle_core::Result<Tensor> {
-        let turn = |x: &Tensor, back: bool| {
-            let cpu = x.to_device(&Device::Cpu)?.contiguous()?;
-            let y = rows::map(&cpu, "turn", |_, x, out| {
-                out.copy_from_slice(x);
-                if back { self.hadamard.undo(out) } else { self.hadamard.apply(out) }
-            })?;
-            y.to_device(x.device())
-        };
-        turn(&self.inner.keys(&turn(k, false)?)?, true)
+        self.turn(&self.inner.keys(&self.turn(k, false)?)?, true)
     }
     fn values(&self, v: &Tensor) -> candle_core::Result<Tensor> {
         self.inner.values(v)
+    }
+    fn queries(&self, q: &Tensor) -> Option<candle_core::Result<Tensor>> {
+        let turned = match self.turn(q, false) {
+            Ok(turned) => turned,
+            Err(e) => return Some(Err(e)),
+        };
+        Some(self.inner.queries(&turned)?.and_then(|q| self.turn(&q, true)))
+    }
+    fn probabilities(&self) -> Option<&dyn RowMap> {
+        self.inner.probabilities()
     }
 }
 
