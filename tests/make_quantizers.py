@@ -8,8 +8,10 @@
     git clone https://github.com/OpenGVLab/OmniQuant           95fae1b
     git clone https://github.com/microsoft/microxcaling        7bc4195
     git clone https://github.com/SqueezeAILab/SqueezeLLM       a5fd71f
+    git clone https://github.com/Vahe1994/SpQR                 543d10e
+    git clone https://github.com/xvyaward/owq                  03cfc99
     pip install torch transformers bitsandbytes termcolor scikit-learn
-    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|prune|squeezellm|papers ...]
+    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|spqr|owq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|llm_int8|prune|squeezellm|papers ...]
 
 Each leaves tests/goldens/<method>/*.safetensors: what went in and what came out, f32. Nothing of the clones is changed but
 what needs a GPU: `torch.cuda.synchronize` and `.cuda()` do nothing, `.cpu()` copies, and CUDA extensions are empty modules. AWQ's clipping wants
@@ -109,6 +111,71 @@ def gptq(source):
             nearest[:, i : i + step] = quantize(w[:, i : i + step], q.scale, q.zero, q.maxq)
         tensors[f"rtn-{name}"] = nearest
     save("gptq", "layer", tensors)
+
+
+def fresh(source, *modules):
+    """Several clones have a `quant.py`: each is imported as if it were the only one."""
+    for name in modules:
+        sys.modules.pop(name, None)
+    sys.path.insert(0, str(source))
+
+
+def spqr(source):
+    fresh(source / "SpQR", "quant_groups", "spqr_engine", "weight_permutation")
+    from spqr_engine import SPQRUtil
+
+    w, x = awkward_layer(32, 200, 512)
+    tensors = {"weight": w}
+    for name, bits, group, threshold, damp, order in (
+        ("w3-g16", 3, 16, 0.2, 1.0, "identity"),
+        ("w4-g16-order", 4, 16, 0.05, 1.0, "act_order"),
+        ("w2-g32", 2, 32, 0.5, 0.1, "identity"),
+        ("w3-g16-none", 3, 16, math.inf, 1.0, "identity"),
+    ):
+        layer = nn.Linear(200, 32, bias=False)
+        layer.weight.data = w.clone()
+        method = SPQRUtil(layer)
+        for batch in x.reshape(4, 128, 200):
+            method.add_batch(batch.unsqueeze(0))
+        tensors["hessian"] = method.H.clone()
+        found = method.quantize(
+            bits=bits, percdamp=damp, groupsize=group, outlier_relative_threshold=threshold, permutation_order=order,
+            verbose=False, perchannel=True, sym=False, round_zero=False, qq_scale_bits=3, qq_zero_bits=3, qq_groupsize=16,
+        )  # fmt: skip
+        tensors[name] = found.weight
+        tensors[f"{name}-outliers"] = found.unstructured_outlier_mask.sum().float()[None]
+    save("spqr", "layer", tensors)
+
+
+def owq(source):
+    """Its `n_out` columns are chosen as its main.py does; ranges are min-max (`--tuning minmax`)."""
+    torch.cuda.synchronize = lambda *a: None
+    package = types.ModuleType("owq")
+    package.__path__ = [str(source / "owq" / "owq")]
+    sys.modules["owq"] = package
+    from owq.quant import Quantizer
+    from owq.recon import GPTQ_OWQ
+
+    w, x = awkward_layer(16, 200, 512)
+    tensors = {"weight": w}
+    for name, bits, group, kept, order, damp in (
+        ("w3-row", 3, -1, 2, False, 0.01),
+        ("w4-row-order", 4, -1, 6, True, 0.01),
+        ("w3-g40", 3, 40, 4, False, 0.05),
+    ):
+        layer = nn.Linear(200, 16, bias=False)
+        layer.weight.data = w.clone()
+        method = GPTQ_OWQ(layer, n_out=kept)
+        method.quantizer = Quantizer(bits, perchannel=True, sym=False, mse=False)
+        for batch in x.reshape(4, 128, 200):
+            method.add_batch(batch.unsqueeze(0), None)
+        tensors["hessian"] = method.H.clone()
+        method.quantizer.find_params(w, weight=True)
+        error = (w - method.quantizer.quantize(w)).pow(2).sum(dim=0)
+        method.hessian_sorting(actorder=order, frob_norm=error)
+        method.fasterquant(percdamp=damp, groupsize=group, actorder=order)
+        tensors[name] = layer.weight.data
+    save("owq", "layer", tensors)
 
 
 def omniquant(source):
@@ -329,6 +396,22 @@ def bitsandbytes(source):
     save("bitsandbytes", "formats", tensors)
 
 
+def llm_int8(source):
+    """bitsandbytes' `int8_vectorwise_quant` with a threshold, a token at a time: what it takes out is that token's alone."""
+    from bitsandbytes import functional
+
+    x = normal("llm.int8", 12, 96) * 1.5
+    x[:, 7] *= 8
+    x[3] = 0.0
+    x[4] *= 20
+    rows = []
+    for row in x:
+        codes, scales, _ = functional.int8_vectorwise_quant(row[None].half(), threshold=6.0)
+        exact = row.half().float()
+        rows.append(torch.where(exact.abs() >= 6.0, exact, codes[0].float() * scales[0].float() / 127))
+    save("llm_int8", "tokens", {"x": x.half().float(), "y": torch.stack(rows)})
+
+
 def prune(source):
     """Written out from the paper (Wanda, section 3; magnitude pruning as its appendix has it): its authors' code wants a GPU and
     another transformers."""
@@ -396,7 +479,7 @@ def papers(source):
     save("papers", "formats", tensors)
 
 
-ALL = {f.__name__: f for f in (gptq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, prune, squeezellm, papers)}
+ALL = {f.__name__: f for f in (gptq, spqr, owq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, llm_int8, prune, squeezellm, papers)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -126,6 +126,21 @@ fn settings_that_are_none() {
         ("weights = { method = 'hqq', format = 'nf4' }", "integers"),
         ("prepare = [{ method = 'smoothquant', alpha = 2.0 }]", "from 0 to 1"),
         ("prepare = [{ method = 'smoothquant', alpha = 'best' }]", "search"),
+        ("weights = { method = 'rtn', bits = 3, keep = { share = 0.6, by = 'loss' } }", "below 0.5"),
+        ("weights = { method = 'rtn', bits = 3, keep = { share = 0.1, by = 'size' } }", "magnitude"),
+        ("weights = { method = 'gguf', type = 'q4_k', bits = 4 }", "own settings"),
+        ("weights = { method = 'gguf', type = 'q4_x' }", "q4_k"),
+        ("weights = { method = 'gguf', file = 'q4_k' }", "q4_k_m"),
+        ("weights = { method = 'gguf' }", "`type`"),
+        ("weights = { method = 'owq', bits = 4, symmetric = true }", "asymmetric"),
+        ("weights = { method = 'spqr', bits = 4, threshold = 0.0 }", "above 0"),
+        ("acts = { bits = 8, threshold = 0.0 }", "LLM.int8()"),
+        ("acts = { bits = 8, per = 'tensor', range = 'mse', threshold = 6.0 }", "calibrated"),
+        ("kv = { bits = 4, values = { per = 'channel' } }", "token"),
+        ("kv = { bits = 4, keys = { per = 'channel', group = 4, residual = 6 } }", "groups"),
+        ("kv = { method = 'kiwi', bits = 4 }", "kivi"),
+        ("kv = { method = 'kvquant', bits = 4, outliers = 0.7 }", "below 0.5"),
+        ("kv = { bits = 4, queries = { bits = 8, per = 'tensor' } }", "row"),
         ("prepare = [{ method = 'awk' }]", "awq"),
         ("prepare = [{ method = 'awq' }]", "say `weights`"),
         ("prepare = [{ method = 'smoothquant', alpha = 'search' }]", "say `weights`"),
@@ -222,4 +237,36 @@ fn what_does_not_fit_says_why() {
     let text = "prepare = [{ method = 'rotate' }]\nweights = { method = 'rtn', bits = 4 }";
     let unfit = all().iter().filter_map(|f| recipe(text).unfit(&f.spec)).collect::<Vec<_>>();
     assert!(!unfit.is_empty() && unfit.iter().all(|why| why.len() > 20), "{unfit:?}");
+}
+
+/// Weights that are kept are the originals in 16 bits, as many as were asked for, and the others are as if those were zeros; a loss
+/// is less than without them; bits count each.
+#[test]
+fn some_weights_are_kept() {
+    let full = load::open("builtin:llama", Path::new(""), None).unwrap().load(&Device::Cpu).unwrap();
+    let texts: Vec<Vec<u32>> = vec![(0..64).collect()];
+    let numbers = |r: &Recipe| {
+        let q = apply(r, &full, 16, &texts).unwrap();
+        let linear = &q.decoder.blocks[1].linears[&(None, Role::Up)];
+        (
+            linear.weight.rows().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            q.sizes.bits_per_weight,
+        )
+    };
+    let exact = full.blocks[1].linears[&(None, Role::Up)].weight.rows().unwrap();
+    let exact = exact.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let lost = |w: &[f32]| w.iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    for method in ["method = 'rtn', bits = 3", "method = 'kmeans', bits = 3", "method = 'gptq', bits = 3"] {
+        let (plain, bits) = numbers(&recipe(&format!("weights = {{ {method} }}")));
+        for by in ["magnitude", "loss"] {
+            let (kept, more) = numbers(&recipe(&format!(
+                "weights = {{ {method}, keep = {{ share = 0.02, by = '{by}' }} }}"
+            )));
+            let same = kept.iter().zip(&exact).filter(|(a, b)| (**a - **b).abs() <= b.abs() * 1e-3).count();
+            let count = (0.02 * exact.len() as f64).round() as usize;
+            assert!(same >= count, "{method} {by}: {same} of {count}");
+            assert!(method.contains("gptq") || lost(&kept) < lost(&plain), "{method} {by}");
+            assert!((more - bits - 0.02 * 32.).abs() < 0.01, "{method} {by}: {more} and {bits}");
+        }
+    }
 }

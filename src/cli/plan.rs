@@ -2,11 +2,7 @@
 use super::{Exit, StudyArgs, progress::Progress};
 use crate::{
     mistake::{Blame, is_mistake},
-    model::{
-        describe::describe,
-        load,
-        spec::DecoderSpec,
-    },
+    model::{describe::describe, load, spec::DecoderSpec},
     quant::{apply::sizes, recipe::Recipe},
     results::{Status, Store},
     study::{

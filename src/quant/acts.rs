@@ -4,6 +4,7 @@
 //! acts = { bits = 8 }                                    a range a token, found as it comes
 //! acts = { format = "mxfp8" }                            a scale for 32 features
 //! acts = { bits = 8, per = "tensor", range = "mse" }     one range for all tokens, found by calibration
+//! acts = { bits = 8, symmetric = true, threshold = 6.0 } values of 6 and more stay as they are: LLM.int8()'s
 //! ```
 //! A range over a whole tensor as it comes would depend on what stands beside a token; so that is calibrated or nothing.
 use super::{
@@ -36,6 +37,10 @@ pub struct Acts {
     pub grid: Grid,
     /// Where the range is from.
     pub range: Range,
+    /// Values of this magnitude and more are exact, and in no range (Dettmers et al., 2022, section 3.2). bitsandbytes takes a
+    /// feature out for all tokens of a batch where one of them is so large; here each token has its own, so that none depends on
+    /// what stands beside it.
+    pub threshold: Option<f32>,
 }
 
 /// Where a range is from.
@@ -65,7 +70,7 @@ impl Acts {
                 search: false,
             },
         };
-        Self { grid, range: Range::Dynamic }
+        Self { grid, range: Range::Dynamic, threshold: None }
     }
 
     /// What calibration must see.
@@ -80,12 +85,24 @@ impl Acts {
     /// Whether they can be integers with a scale a token, for products of integers.
     pub fn are_codes(&self) -> bool {
         let int = matches!(self.grid.format, Format::Int(int) if int.zero == Zero::Clamped);
-        int && self.grid.per == Per::Row && self.range == Range::Dynamic && !self.grid.search
+        int && self.grid.per == Per::Row && self.are_plain()
     }
 
     /// Refuses what does not go together.
     pub fn check(&self) -> anyhow::Result<()> {
         self.grid.check()?;
+        if let Some(threshold) = self.threshold {
+            if !(threshold > 0. && threshold.is_finite()) {
+                mistake!(
+                    "`threshold` is {threshold}: values of that magnitude stay exact, so it is above 0 (LLM.int8() has 6.0)"
+                );
+            }
+            if self.range != Range::Dynamic {
+                mistake!(
+                    "`threshold` is for ranges that are found as values come, not for a calibrated `range`"
+                );
+            }
+        }
         match (self.grid.per, self.range, self.grid.format) {
             (Per::Tensor, Range::Dynamic, _) => mistake!(
                 "`per = \"tensor\"` as it comes depends on what else comes; say `per = \"token\"`, or `range = \"min-max\"`, \
@@ -105,10 +122,10 @@ impl Acts {
     pub fn map(&self, precision: Precision, seen: Option<&Seen>) -> anyhow::Result<Arc<dyn InputMap>> {
         let (Format::Int(int), false) = (self.grid.format, self.range == Range::Dynamic) else {
             return Ok(match (self.grid.format, self.grid.per) {
-                (Format::Int(format), Per::Row) if !self.grid.search => {
+                (Format::Int(format), Per::Row) if self.are_plain() => {
                     Arc::new(Dynamic { format, precision })
                 }
-                _ => Arc::new(Grouped { grid: self.grid.clone(), precision }),
+                _ => Arc::new(Grouped { grid: self.grid.clone(), precision, threshold: self.threshold }),
             });
         };
         let seen = seen.context("a calibrated range without a text")?;
@@ -140,8 +157,8 @@ impl Acts {
     /// Settings as records keep them.
     pub fn describe(&self) -> Value {
         let operands = "inputs of quantized linears; attention's products stay exact";
-        if let (Format::Int(int), Per::Row, Zero::Clamped, false) =
-            (self.grid.format, self.grid.per, self.zero(), self.grid.search)
+        if let (Format::Int(int), Per::Row, Zero::Clamped, true) =
+            (self.grid.format, self.grid.per, self.zero(), self.are_plain())
         {
             return json!({
                 "format": format!("int{}", int.bits), "bits": int.bits, "per": "token", "dynamic": true,
@@ -154,8 +171,15 @@ impl Acts {
         }
         all["axis"] = "features".into();
         all["calibrated"] = json!(self.range);
+        if let Some(threshold) = self.threshold {
+            all["exact"] = format!("values of {threshold} and more, of each token").into();
+        }
         all["operands"] = operands.into();
         all
+    }
+
+    fn are_plain(&self) -> bool {
+        self.range == Range::Dynamic && !self.grid.search && self.threshold.is_none()
     }
 
     fn zero(&self) -> Zero {
@@ -178,6 +202,8 @@ impl<'de> Deserialize<'de> for Acts {
             Some(range) => Range::deserialize(range).map_err(de::Error::custom)?,
             None => Range::Dynamic,
         };
+        let threshold =
+            keys.remove("threshold").map(f32::deserialize).transpose().map_err(de::Error::custom)?;
         let grouped = keys.contains_key("group");
         let per = match keys.get("per").map(|per| per.as_str()) {
             Some(Some("token")) => Some("row"),
@@ -189,7 +215,7 @@ impl<'de> Deserialize<'de> for Acts {
         };
         keys.extend(per.map(|per| ("per".to_string(), per.into())));
         let grid = Grid::from_table(Value::Object(keys), Zero::Clamped).map_err(de::Error::custom)?;
-        let acts = Self { grid, range };
+        let acts = Self { grid, range, threshold };
         acts.check().map_err(de::Error::custom)?;
         Ok(acts)
     }
@@ -237,11 +263,17 @@ impl InputMap for Dynamic {
 struct Grouped {
     grid: Grid,
     precision: Precision,
+    threshold: Option<f32>,
 }
 
 impl InputMap for Grouped {
     fn map(&self, x: &Tensor) -> Result<Tensor> {
-        self.grid.round_rows(x, self.precision).map_err(Error::wrap)
+        let Some(threshold) = self.threshold else {
+            return self.grid.round_rows(x, self.precision).map_err(Error::wrap);
+        };
+        let large = x.abs()?.ge(f64::from(threshold))?;
+        let others = large.where_cond(&x.zeros_like()?, x)?;
+        large.where_cond(x, &self.grid.round_rows(&others, self.precision).map_err(Error::wrap)?)
     }
 }
 

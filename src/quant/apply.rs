@@ -5,7 +5,7 @@ use super::{
     kv::{Kv, map::Cached},
     prepare::Prepare,
     recipe::{EMBEDDING, Recipe, USUAL_SKIP, means},
-    weight::{Given, Needs, Rounder, Weights},
+    weight::{Given, Needs, Weights},
 };
 use crate::{
     mistake,
@@ -170,7 +170,7 @@ impl<'a> Maker<'a> {
             if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
                 let given = self.given(linear.site, weights, &EMPTY);
                 // What is outside the blocks is not calibrated: a method does what it does without a text.
-                linear.weight = self.rounded(linear, weights.rounder(), &given)?.0;
+                linear.weight = self.rounded(linear, weights, &given)?.0;
             }
             linear.input = self.input.clone();
         }
@@ -300,9 +300,8 @@ impl<'a> Maker<'a> {
             let mut seen = SeenBy::new();
             for which in [Inputs::Quantized, Inputs::Full] {
                 let inputs = |w: &Weights| self.recipe.calibrate.inputs.unwrap_or(w.rounder().inputs());
-                let looking = stage.iter().filter(|(.., w)| w.rounder().needs().any() && inputs(w) == which);
-                let needs =
-                    looking.clone().fold(Needs::NOTHING, |needs, (.., w)| needs.and(w.rounder().needs()));
+                let looking = stage.iter().filter(|(.., w)| w.needs().any() && inputs(w) == which);
+                let needs = looking.clone().fold(Needs::NOTHING, |needs, (.., w)| needs.and(w.needs()));
                 let wants: BTreeSet<Site> = looking.map(|(_, site, _)| *site).collect();
                 if let (Some(bench), false) = (&self.bench, wants.is_empty()) {
                     seen.extend(bench.watch(runner, block, which, needs, &|s| wants.contains(&s))?);
@@ -310,7 +309,7 @@ impl<'a> Maker<'a> {
             }
             for (key, site, weights) in stage {
                 let given = self.given(site, weights, seen.get(&site).map_or(&*EMPTY, |s| s));
-                let (weight, bits, note) = self.rounded(&block.linears[&key], weights.rounder(), &given)?;
+                let (weight, bits, note) = self.rounded(&block.linears[&key], weights, &given)?;
                 self.bits.extend(bits.map(|b| (site, b)));
                 self.notes.extend(note.map(|n| format!("{site}: {n}")));
                 if let Some(linear) = block.linears.get_mut(&key) {
@@ -328,18 +327,18 @@ impl<'a> Maker<'a> {
     fn rounded(
         &self,
         linear: &Linear,
-        rounder: &dyn Rounder,
+        weights: &Weights,
         given: &Given,
     ) -> Result<(Weight, Option<f64>, Option<String>)> {
         let full = linear.weight.rows()?;
         let codes = match full.device().is_cpu() && integers(self.recipe) && self.recipe.zeros() == 0. {
-            true => rounder.codes(given.grid, &full)?,
+            true => weights.codes(&full)?,
             false => None,
         };
         if let Some(codes) = codes {
             return Ok((Weight::Codes(Arc::new(codes)), None, None));
         }
-        let mut rounded = rounder.round(&full, given).with_context(|| format!("`{}`", given.site))?;
+        let mut rounded = weights.round(&full, given).with_context(|| format!("`{}`", given.site))?;
         if self.recipe.zeros() > 0. {
             // What was cut off stays so, whatever a method made of it.
             let kept = full.ne(0f64)?.to_dtype(full.dtype())?;
@@ -450,7 +449,7 @@ fn measure(
         weights += count;
         let code = rounder.code_bits(&method.grid, (site, spec));
         codes += count * code;
-        bits += known.get(&site).copied().unwrap_or_else(|| rounder.bits(&method.grid, shape, (site, spec)));
+        bits += known.get(&site).copied().unwrap_or_else(|| method.bits(shape, (site, spec)));
         bits += mask(code);
         let note = rounder.note(&method.grid, shape.1, (site, spec));
         notes.extend(note.map(|n| format!("{}: {n}", site.role.name())));

@@ -11,7 +11,9 @@
 pub mod acts;
 pub mod apply;
 pub mod calibrate;
+pub mod columns;
 pub mod grid;
+pub mod keep;
 pub mod kv;
 pub mod prepare;
 pub mod recipe;

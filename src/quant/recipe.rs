@@ -3,7 +3,7 @@
 //! ```text
 //! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
 //! prepare = "smoothquant" | "rotate"                                smoothquant+w8a8  rotate+gptq-w4a4kv4
-//! method  = "rtn" | "gptq" | "hqq" | "kmeans" | "awq"              gptq-w4g128  awq-w3 (awq before, then rounded)
+//! method  = "rtn" | "gptq" | "owq" | "spqr" | "hqq" | "kmeans" | "awq"    gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
 //!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
 //!         | ["imatrix-"] a GGUF file's type                         q4_k_m  imatrix-iq4_xs
@@ -29,7 +29,9 @@ use super::{
         gptq::Gptq,
         hqq::Hqq,
         kmeans::Kmeans,
+        owq::Owq,
         rtn::Rtn,
+        spqr::Spqr,
     },
 };
 use crate::{
@@ -66,7 +68,7 @@ pub static NOTATION: &[Entry] = &[
         about: "the cache as those methods have it: keys a channel, windows, outliers",
     },
     Entry {
-        name: "gptq-w4g128 hqq-w4g64",
+        name: "gptq-w4g128 owq-w3 spqr-w3 hqq-w4g64",
         about: "weights rounded by that method; before any weights, and before a format: gptq-nf4",
     },
     Entry {
@@ -310,7 +312,7 @@ impl Recipe {
     pub fn streams(&self) -> Vec<Inputs> {
         let transforms = self.prepare.iter().map(Prepare::transform);
         let mut streams: Vec<Inputs> = transforms.filter(|t| t.calibrated()).map(|t| t.inputs()).collect();
-        streams.extend(self.rounders().filter(|w| w.rounder().needs().any()).map(|w| w.rounder().inputs()));
+        streams.extend(self.rounders().filter(|w| w.needs().any()).map(|w| w.rounder().inputs()));
         if self.acts.as_ref().is_some_and(|a| a.needs().is_some()) {
             streams.push(Inputs::Quantized);
         }
@@ -332,7 +334,7 @@ impl Recipe {
 
     /// All that its methods must see of a text.
     pub fn needs(&self) -> Needs {
-        let rounder = self.rounders().fold(Needs::NOTHING, |needs, w| needs.and(w.rounder().needs()));
+        let rounder = self.rounders().fold(Needs::NOTHING, |needs, w| needs.and(w.needs()));
         let acts = self.acts.as_ref().and_then(Acts::needs).unwrap_or_default();
         self.prepare.iter().fold(rounder.and(acts), |needs, p| needs.and(p.transform().needs()))
     }
@@ -416,7 +418,7 @@ fn parse(text: &str) -> Option<Recipe> {
     if let Some((name, _)) = file {
         let gguf = Gguf::file(name, imatrix)?;
         rest.word(name);
-        recipe.weights = Some(Weights { grid: gguf.grid(), method: Method::Gguf(gguf) });
+        recipe.weights = Some(Weights { grid: gguf.grid(), method: Method::Gguf(gguf), keep: None });
         recipe.skip = usual_skip(recipe.weights.as_ref());
     } else if imatrix {
         return None;
@@ -428,18 +430,19 @@ fn parse(text: &str) -> Option<Recipe> {
         // A file's mixture has said it.
     } else if let Some(name) = format.filter(|name| rest.word(name)) {
         let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
-        recipe.weights = Some(Weights { method, grid: Grid::named(name)? });
+        recipe.weights = Some(Weights { method, grid: Grid::named(name)?, keep: None });
     } else if rest.word("w") {
         let bits = rest.number()?;
         let usually = method.as_ref().map_or(Per::Group, Method::per);
+        let group = method.as_ref().map_or(usual(), Method::group);
         let (per, group) = if rest.word("row") {
-            (Per::Row, usual())
+            (Per::Row, group)
         } else if rest.word("tensor") {
-            (Per::Tensor, usual())
+            (Per::Tensor, group)
         } else if rest.word("g") {
             (Per::Group, rest.number()?)
         } else {
-            (usually, usual())
+            (usually, group)
         };
         let bits = u8::try_from(bits).ok()?;
         let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
@@ -447,7 +450,7 @@ fn parse(text: &str) -> Option<Recipe> {
         if let Format::Int(int) = &mut grid.format {
             int.zero = method.zero();
         }
-        recipe.weights = Some(Weights { method, grid });
+        recipe.weights = Some(Weights { method, grid, keep: None });
     }
     if (method.is_some() || prepared) && recipe.weights.is_none() {
         return None;
@@ -491,6 +494,10 @@ impl Rest<'_> {
             Some(Method::Rtn(Rtn {}))
         } else if self.word("gptq-") {
             Some(Method::Gptq(Gptq::default()))
+        } else if self.word("owq-") {
+            Some(Method::Owq(Owq::default()))
+        } else if self.word("spqr-") {
+            Some(Method::Spqr(Spqr::default()))
         } else if self.word("hqq-") {
             Some(Method::Hqq(Hqq::default()))
         } else if self.word("kmeans-") {
@@ -558,6 +565,9 @@ mod tests {
             "w4k8g32v4",
             "fp8afp8kvfp8",
             "mxfp4amxfp8",
+            "owq-w3",
+            "spqr-w3",
+            "spqr-w4g32",
             "kivi2",
             "w4a8kvquant3",
             "q4_k_m",
@@ -595,6 +605,9 @@ mod tests {
             "q2_k_s",
             "q4_k",
             "imatrix-w4",
+            "owq-w4sym",
+            "spqr-w3row",
+            "owq-nf4",
             "gptq-q4_0",
         ] {
             let error = Recipe::parse(bad).unwrap_err();

@@ -10,12 +10,15 @@ pub mod gguf;
 pub mod gptq;
 pub mod hqq;
 pub mod kmeans;
+pub mod owq;
 pub mod rtn;
+pub mod spqr;
 
 use super::{
     Described, Entry,
     calibrate::{Inputs, Seen},
-    grid::{Grid, Per, Zero},
+    grid::{Grid, Per, Zero, usual},
+    keep::{By, Keep},
 };
 use crate::{
     model::{ops::Precision, site::Site, spec::DecoderSpec},
@@ -27,7 +30,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[rtn::ENTRY, gptq::ENTRY, hqq::ENTRY, kmeans::ENTRY, gguf::ENTRY];
+pub static METHODS: &[Entry] =
+    &[rtn::ENTRY, gptq::ENTRY, owq::ENTRY, spqr::ENTRY, hqq::ENTRY, kmeans::ENTRY, gguf::ENTRY];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,6 +151,8 @@ pub struct Weights {
     pub method: Method,
     /// Among which.
     pub grid: Grid,
+    /// Values that are not rounded.
+    pub keep: Option<Keep>,
 }
 
 /// The methods.
@@ -157,6 +163,10 @@ pub enum Method {
     Rtn(rtn::Rtn),
     /// A column after another.
     Gptq(gptq::Gptq),
+    /// GPTQ, some columns kept.
+    Owq(owq::Owq),
+    /// GPTQ, scales in codes, some values kept.
+    Spqr(spqr::Spqr),
     /// Zero points moved.
     Hqq(hqq::Hqq),
     /// Codebooks.
@@ -169,7 +179,8 @@ impl Method {
     /// The convention of integers that the method's authors have.
     pub fn zero(&self) -> Zero {
         match self {
-            Method::Gptq(_) => Zero::InRange,
+            Method::Gptq(_) | Method::Owq(_) => Zero::InRange,
+            Method::Spqr(_) => Zero::Exact,
             _ => Zero::Clamped,
         }
     }
@@ -177,8 +188,16 @@ impl Method {
     /// Which weights share a scale, or a codebook, where nobody says.
     pub fn per(&self) -> Per {
         match self {
-            Method::Kmeans(_) => Per::Row,
+            Method::Kmeans(_) | Method::Owq(_) => Per::Row,
             _ => Per::Group,
+        }
+    }
+
+    /// How many weights a group has, where nobody says.
+    pub fn group(&self) -> usize {
+        match self {
+            Method::Spqr(_) => 16,
+            _ => usual(),
         }
     }
 
@@ -194,7 +213,7 @@ impl Method {
 impl Weights {
     /// Round to nearest.
     pub fn rtn(grid: Grid) -> Self {
-        Self { method: Method::Rtn(rtn::Rtn {}), grid }
+        Self { method: Method::Rtn(rtn::Rtn {}), grid, keep: None }
     }
 
     /// The method itself.
@@ -202,14 +221,52 @@ impl Weights {
         match &self.method {
             Method::Rtn(rtn) => rtn,
             Method::Gptq(gptq) => gptq,
+            Method::Owq(owq) => owq,
+            Method::Spqr(spqr) => spqr,
             Method::Hqq(hqq) => hqq,
             Method::Kmeans(kmeans) => kmeans,
             Method::Gguf(gguf) => gguf,
         }
     }
 
+    /// What it must see.
+    pub fn needs(&self) -> Needs {
+        let kept = self.keep.as_ref().is_some_and(|keep| keep.by == By::Loss);
+        self.rounder().needs().and(Needs { channels: kept, ..Needs::NOTHING })
+    }
+
+    /// The same matrix, of representable values but for those that are kept.
+    pub fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
+        let Some(keep) = &self.keep else { return self.rounder().round(weight, given) };
+        let mask = keep.mask(weight, given)?;
+        let others = mask.where_cond(&weight.zeros_like()?, weight)?;
+        let mut rounded = self.rounder().round(&others, given)?;
+        rounded.weight = mask.where_cond(&Precision::F16.round(weight.clone())?, &rounded.weight)?;
+        rounded.bits = rounded.bits.map(|bits| bits + keep.bits(weight.elem_count()));
+        Ok(rounded)
+    }
+
+    /// The same as integers with their scales; `None` where it is no such thing.
+    pub fn codes(&self, weight: &Tensor) -> Result<Option<Codes>> {
+        if self.keep.is_some() { Ok(None) } else { self.rounder().codes(&self.grid, weight) }
+    }
+
+    /// Bits of a matrix `(out, in)` at a place; what is expected, where they depend on its values.
+    pub fn bits(&self, shape: (usize, usize), place: (Site, &DecoderSpec)) -> f64 {
+        let kept = self.keep.as_ref().map_or(0., |keep| keep.bits(shape.0 * shape.1));
+        self.rounder().bits(&self.grid, shape, place) + kept
+    }
+
     /// Settings, the grid's and the method's own; what a method sets to null does not apply to it.
     pub fn describe(&self) -> Value {
+        let mut all = self.describe_dense();
+        if let Some(keep) = &self.keep {
+            all["keep"] = keep.describe();
+        }
+        all
+    }
+
+    fn describe_dense(&self) -> Value {
         if self.method.own().is_some() {
             return self.rounder().describe();
         }
@@ -223,12 +280,13 @@ impl Weights {
 
     /// Bytes in memory of a matrix `(out, in)` as integers with their scales, where the method makes such.
     pub fn code_bytes(&self, shape: (usize, usize)) -> Option<usize> {
-        self.rounder().code_bytes(&self.grid, shape)
+        if self.keep.is_some() { None } else { self.rounder().code_bytes(&self.grid, shape) }
     }
 
     /// Refuses settings that do not go together.
     pub fn check(&self) -> Result<()> {
         self.grid.check()?;
+        self.keep.as_ref().map_or(Ok(()), Keep::check)?;
         self.rounder().check(&self.grid)
     }
 }
@@ -243,7 +301,8 @@ impl<'de> Deserialize<'de> for Weights {
                 grid.insert(key, value);
             }
         }
-        let keys = || format!("; and for what values become: `{}`", Grid::KEYS.join("`, `"));
+        let keep = own.remove("keep").map(Keep::deserialize).transpose().map_err(D::Error::custom)?;
+        let keys = || format!("; and for what values become: `{}`, `keep`", Grid::KEYS.join("`, `"));
         let method = Method::deserialize(Value::Object(own));
         let method = method.map_err(|e| match e.to_string() {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
@@ -251,7 +310,7 @@ impl<'de> Deserialize<'de> for Weights {
         })?;
         if let Some(own) = method.own() {
             return match grid.keys().next() {
-                None => Ok(Self { method, grid: own }),
+                None => Ok(Self { method, grid: own, keep }),
                 Some(key) => Err(D::Error::custom(format!(
                     "`{key}`: this method's own settings say what values become"
                 ))),
@@ -260,7 +319,10 @@ impl<'de> Deserialize<'de> for Weights {
         if method.per() == Per::Row && !grid.contains_key("group") && !grid.contains_key("format") {
             grid.entry("per").or_insert("row".into());
         }
+        if method.group() != usual() && !grid.contains_key("format") {
+            grid.entry("group").or_insert(method.group().into());
+        }
         let grid = Grid::from_table(Value::Object(grid), method.zero()).map_err(D::Error::custom)?;
-        Ok(Self { method, grid })
+        Ok(Self { method, grid, keep })
     }
 }
