@@ -30,6 +30,8 @@ mod hub;
 mod kit;
 /// Every protocol of perplexity, token by token.
 mod language;
+/// Rounding that is learned.
+mod learned;
 /// What llama.cpp prints.
 mod llama_cpp;
 /// Items drawn from a seed, and the suite `long`.

@@ -514,7 +514,7 @@ fn pruning_is_the_papers() {
 
 /// The built-in model with outliers planted as trained models have them: four channels of every norm 200 times as large, and the
 /// weights behind them as much smaller. The same function, hard activations.
-fn with_outliers(full: &Decoder) -> Decoder {
+pub fn with_outliers(full: &Decoder) -> Decoder {
     let mut model = full.clone();
     for block in &mut model.blocks {
         for group in block.spec.scale_groups() {

@@ -128,14 +128,18 @@ impl Norm {
 
     /// The same norm with what leaves it divided by a number a channel: `by [width]`, none of them zero.
     pub fn divided(&self, by: &[f32]) -> Result<Self> {
-        let by = Tensor::new(by, self.device())?;
+        self.divided_by(&Tensor::new(by, self.device())?)
+    }
+
+    /// The same by a tensor, whose gradient the reference form has.
+    pub fn divided_by(&self, by: &Tensor) -> Result<Self> {
         let one = if self.spec.gain == Gain::OnePlus { 1. } else { 0. };
         let scale = match &self.scale {
-            Some(scale) => (((scale.to_dtype(DType::F32)? + one)? / &by)? - one)?,
+            Some(scale) => (((scale.to_dtype(DType::F32)? + one)? / by)? - one)?,
             None => by.recip()?,
         };
         let gain = if self.spec.gain == Gain::None { Gain::Scale } else { self.spec.gain };
-        let shift = self.shift.as_ref().map(|s| s.to_dtype(DType::F32)? / &by).transpose()?;
+        let shift = self.shift.as_ref().map(|s| s.to_dtype(DType::F32)? / by).transpose()?;
         Self::new(NormSpec { gain, ..self.spec }, Some(scale), shift)
     }
 

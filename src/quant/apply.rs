@@ -3,6 +3,7 @@ use super::{
     acts::Acts,
     calibrate::{Bench, Inputs, Seen, SeenBy},
     kv::{Kv, map::Cached},
+    learn::{Lesson, fit},
     prepare::Prepare,
     recipe::{EMBEDDING, Recipe, USUAL_SKIP, means},
     weight::{Given, Needs, Weights},
@@ -234,6 +235,7 @@ impl<'a> Maker<'a> {
         let (mut block, faithful) = self.rewritten(full, runner)?;
         let faithful = faithful.unwrap_or_else(|| block.clone());
         self.round(&mut block, runner)?;
+        self.learn(&mut block, &faithful, runner)?;
         let ranges = self.ranges(&block, runner)?;
         let kv = self.kv(&block, runner)?;
         if let Some(bench) = &mut self.bench {
@@ -290,7 +292,7 @@ impl<'a> Maker<'a> {
     /// Rounds a block's matrices, stage by stage where a method wants it so.
     fn round(&mut self, block: &mut Block, runner: &Decoder) -> Result<()> {
         let chosen = block.linears.iter().filter_map(|(key, l)| Some((*key, l.site, self.weights(l.site)?)));
-        let chosen: Vec<_> = chosen.collect();
+        let chosen: Vec<_> = chosen.filter(|(.., w)| w.rounder().learner().is_none()).collect();
         let staged = chosen.iter().any(|(.., w)| w.rounder().in_stages());
         let mut stages: BTreeMap<u8, Vec<_>> = BTreeMap::new();
         for one in chosen {
@@ -314,6 +316,42 @@ impl<'a> Maker<'a> {
                 self.notes.extend(note.map(|n| format!("{site}: {n}")));
                 if let Some(linear) = block.linears.get_mut(&key) {
                     linear.weight = weight;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns those that a method learns; methods of several kinds one after another, all others rounded before.
+    fn learn(&mut self, block: &mut Block, faithful: &Block, runner: &Decoder) -> Result<()> {
+        let all: Vec<_> = (block.linears.iter())
+            .filter_map(|(key, l)| Some((*key, l.site, self.weights(l.site)?)))
+            .filter(|(.., w)| w.rounder().learner().is_some())
+            .collect();
+        let mut methods: Vec<&Weights> = Vec::new();
+        for (.., weights) in &all {
+            if !methods.contains(weights) {
+                methods.push(weights);
+            }
+        }
+        let acts = |site: Site| self.input.clone().filter(|_| !self.skip.contains(&site));
+        for method in methods {
+            let Some(learner) = method.rounder().learner() else { continue };
+            let bench = self.bench.as_ref().context("a method that learns without a text")?;
+            let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Quantized);
+            let chosen: Vec<_> = all.iter().filter(|(.., w)| *w == method).copied().collect();
+            let zeros: Vec<_> = match self.recipe.zeros() > 0. {
+                true => chosen
+                    .iter()
+                    .map(|(key, ..)| block.linears[key].weight.rows())
+                    .collect::<candle_core::Result<_>>()?,
+                false => Vec::new(),
+            };
+            fit(block, learner, &chosen, &Lesson { runner, bench, inputs, faithful, acts: &acts })?;
+            for ((key, ..), full) in chosen.iter().zip(zeros) {
+                if let Some(linear) = block.linears.get_mut(key) {
+                    let kept = full.ne(0f64)?.to_dtype(full.dtype())?;
+                    linear.weight = Weight::from((linear.weight.rows()? * kept)?).laid()?;
                 }
             }
         }

@@ -349,6 +349,32 @@ impl Bench {
         each.map(|(batch, x)| runner.through(block, x, batch, &mut Carried::default())).collect()
     }
 
+    /// How many sequences there are.
+    pub fn sequences(&self) -> usize {
+        self.batches.iter().map(|b| b.spans().len()).sum()
+    }
+
+    /// Some sequences as one pass: their tokens' places, inputs, and rows of `targets`, a tensor a batch.
+    pub fn some(
+        &self,
+        which: Inputs,
+        targets: &[Tensor],
+        chosen: &[usize],
+    ) -> Result<(Batch, Tensor, Tensor)> {
+        let places: Vec<(usize, usize, usize)> = (self.batches.iter().enumerate())
+            .flat_map(|(b, batch)| batch.spans().iter().map(move |s| (b, s.query, s.queries)))
+            .collect();
+        let chosen: Vec<_> = chosen.iter().filter_map(|&i| places.get(i).copied()).collect();
+        let rows = |all: &[Tensor]| -> Result<Tensor> {
+            let each = chosen.iter().map(|&(b, from, count)| all[b].narrow(0, from, count));
+            Ok(Tensor::cat(&each.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+        };
+        // What tokens they are is in the rows.
+        let tokens: Vec<Vec<u32>> = chosen.iter().map(|(.., count)| vec![0; *count]).collect();
+        let batch = Batch::new(tokens.iter().map(Vec::as_slice));
+        Ok((batch, rows(self.stream(which))?, rows(targets)?))
+    }
+
     /// On to the next block.
     pub fn advance(&mut self, runner: &Decoder, prepared: &Block, rounded: &Block) -> Result<()> {
         let on = |stream: &Option<Vec<Tensor>>, block: &Block| -> Result<Option<Vec<Tensor>>> {

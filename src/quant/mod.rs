@@ -15,6 +15,7 @@ pub mod columns;
 pub mod grid;
 pub mod keep;
 pub mod kv;
+pub mod learn;
 pub mod prepare;
 pub mod recipe;
 pub mod weight;

@@ -3,7 +3,8 @@
 //! ```text
 //! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
 //! prepare = "smoothquant" | "rotate"                                smoothquant+w8a8  rotate+gptq-w4a4kv4
-//! method  = "rtn" | "gptq" | "owq" | "spqr" | "hqq" | "kmeans" | "awq"    gptq-w4g128  awq-w3 (awq before, then rounded)
+//! method  = "rtn" | "gptq" | "owq" | "spqr" | "hqq" | "kmeans" | "omniquant" | "autoround" | "efficientqat" | "awq"
+//!                                                                  gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
 //!         | a format's name                                         nf4  fp8  mxfp4  nvfp4  ternary
 //!         | ["imatrix-"] a GGUF file's type                         q4_k_m  imatrix-iq4_xs
@@ -25,10 +26,13 @@ use super::{
     prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
     weight::{
         Method, Needs, Weights,
+        autoround::AutoRound,
+        efficientqat::EfficientQat,
         gguf::{Gguf, files::FILES},
         gptq::Gptq,
         hqq::Hqq,
         kmeans::Kmeans,
+        omniquant::OmniQuant,
         owq::Owq,
         rtn::Rtn,
         spqr::Spqr,
@@ -70,6 +74,10 @@ pub static NOTATION: &[Entry] = &[
     Entry {
         name: "gptq-w4g128 owq-w3 spqr-w3 hqq-w4g64",
         about: "weights rounded by that method; before any weights, and before a format: gptq-nf4",
+    },
+    Entry {
+        name: "omniquant-w3 autoround-w4 efficientqat-w2g64",
+        about: "weights learned a block at a time",
     },
     Entry {
         name: "kmeans-w4 kmeans-w3g256",
@@ -312,6 +320,10 @@ impl Recipe {
     pub fn streams(&self) -> Vec<Inputs> {
         let transforms = self.prepare.iter().map(Prepare::transform);
         let mut streams: Vec<Inputs> = transforms.filter(|t| t.calibrated()).map(|t| t.inputs()).collect();
+        if self.rounders().any(|w| w.rounder().learner().is_some()) {
+            // What a block is to give is what the full one makes of its own inputs.
+            streams.extend([Inputs::Quantized, Inputs::Full]);
+        }
         streams.extend(self.rounders().filter(|w| w.needs().any()).map(|w| w.rounder().inputs()));
         if self.acts.as_ref().is_some_and(|a| a.needs().is_some()) {
             streams.push(Inputs::Quantized);
@@ -498,6 +510,12 @@ impl Rest<'_> {
             Some(Method::Owq(Owq::default()))
         } else if self.word("spqr-") {
             Some(Method::Spqr(Spqr::default()))
+        } else if self.word("omniquant-") {
+            Some(Method::Omniquant(OmniQuant::default()))
+        } else if self.word("autoround-") {
+            Some(Method::Autoround(AutoRound::default()))
+        } else if self.word("efficientqat-") {
+            Some(Method::Efficientqat(EfficientQat::default()))
         } else if self.word("hqq-") {
             Some(Method::Hqq(Hqq::default()))
         } else if self.word("kmeans-") {
@@ -565,6 +583,9 @@ mod tests {
             "w4k8g32v4",
             "fp8afp8kvfp8",
             "mxfp4amxfp8",
+            "omniquant-w3a8",
+            "autoround-w4g64",
+            "efficientqat-w2g64",
             "owq-w3",
             "spqr-w3",
             "spqr-w4g32",

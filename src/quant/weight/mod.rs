@@ -6,10 +6,13 @@
 //! ```
 //! A method says what it [`needs`](Rounder::needs) to see of a linear's input; [`Seen`] has it when
 //! [`round`](Rounder::round) is called.
+pub mod autoround;
+pub mod efficientqat;
 pub mod gguf;
 pub mod gptq;
 pub mod hqq;
 pub mod kmeans;
+pub mod omniquant;
 pub mod owq;
 pub mod rtn;
 pub mod spqr;
@@ -19,8 +22,10 @@ use super::{
     calibrate::{Inputs, Seen},
     grid::{Grid, Per, Zero, usual},
     keep::{By, Keep},
+    learn::Learner,
 };
 use crate::{
+    mistake,
     model::{ops::Precision, site::Site, spec::DecoderSpec},
     tensor::int8::Codes,
 };
@@ -30,8 +35,18 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] =
-    &[rtn::ENTRY, gptq::ENTRY, owq::ENTRY, spqr::ENTRY, hqq::ENTRY, kmeans::ENTRY, gguf::ENTRY];
+pub static METHODS: &[Entry] = &[
+    rtn::ENTRY,
+    gptq::ENTRY,
+    owq::ENTRY,
+    spqr::ENTRY,
+    omniquant::ENTRY,
+    autoround::ENTRY,
+    efficientqat::ENTRY,
+    hqq::ENTRY,
+    kmeans::ENTRY,
+    gguf::ENTRY,
+];
 
 /// What a method must see of a linear's input, over all calibration tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +117,10 @@ pub trait Rounder: Described + Send + Sync {
     fn in_stages(&self) -> bool {
         false
     }
+    /// The method as one that learns a block's matrices together, where it is one.
+    fn learner(&self) -> Option<&dyn Learner> {
+        None
+    }
     /// Which inputs it is shown, where the recipe does not say.
     fn inputs(&self) -> Inputs {
         Inputs::Quantized
@@ -167,6 +186,12 @@ pub enum Method {
     Owq(owq::Owq),
     /// GPTQ, scales in codes, some values kept.
     Spqr(spqr::Spqr),
+    /// Ranges learned.
+    Omniquant(omniquant::OmniQuant),
+    /// Ups and downs learned.
+    Autoround(autoround::AutoRound),
+    /// All learned.
+    Efficientqat(efficientqat::EfficientQat),
     /// Zero points moved.
     Hqq(hqq::Hqq),
     /// Codebooks.
@@ -179,7 +204,8 @@ impl Method {
     /// The convention of integers that the method's authors have.
     pub fn zero(&self) -> Zero {
         match self {
-            Method::Gptq(_) | Method::Owq(_) => Zero::InRange,
+            Method::Gptq(_) | Method::Owq(_) | Method::Autoround(_) => Zero::InRange,
+            Method::Omniquant(_) => Zero::Free,
             Method::Spqr(_) => Zero::Exact,
             _ => Zero::Clamped,
         }
@@ -222,6 +248,9 @@ impl Weights {
             Method::Rtn(rtn) => rtn,
             Method::Gptq(gptq) => gptq,
             Method::Owq(owq) => owq,
+            Method::Omniquant(omniquant) => omniquant,
+            Method::Autoround(autoround) => autoround,
+            Method::Efficientqat(efficientqat) => efficientqat,
             Method::Spqr(spqr) => spqr,
             Method::Hqq(hqq) => hqq,
             Method::Kmeans(kmeans) => kmeans,
@@ -287,6 +316,9 @@ impl Weights {
     pub fn check(&self) -> Result<()> {
         self.grid.check()?;
         self.keep.as_ref().map_or(Ok(()), Keep::check)?;
+        if self.keep.is_some() && self.rounder().learner().is_some() {
+            mistake!("`keep` leaves weights out of a matrix, and a method that learns has all of it");
+        }
         self.rounder().check(&self.grid)
     }
 }
