@@ -36,9 +36,9 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             weight_bits: if recipe.starts_with('w') { bits("w") } else { 16. },
             act_bits: bits("a"),
             kv_bits: kv,
-            kv_bytes_per_token: 0.,
+            kv_bytes_per_token: kv * 8.,
             bits_per_weight: 4.25,
-            size_mb: 1.5,
+            size_mb: if recipe.starts_with('w') { bits("w") / 8. } else { 2. },
             notes: vec![],
         },
         task: TaskInfo {
@@ -206,7 +206,7 @@ fn same_records_same_bytes() {
     assert_eq!(first, files(&report::draw(&study(b.path(), true)).unwrap()), "items in another order");
     assert_eq!(first, files(&report::draw(&study(c.path(), false)).unwrap()), "another folder");
     let names: Vec<&str> = first.keys().map(String::as_str).collect();
-    let charts = ["acts", "drift", "kv", "weights"];
+    let charts = ["acts", "cache", "drift", "kv", "size", "weights"];
     let mut expected: Vec<String> =
         charts.iter().flat_map(|c| ["png", "svg"].map(|e| format!("{c}-builtin-llama.{e}"))).collect();
     expected.extend(["report.html", "table.csv", "table.md"].map(String::from));
@@ -520,5 +520,6 @@ fn many_tasks_take_several_pictures() {
     }
     let files = files(&report::draw(&store).unwrap());
     let svg: Vec<&str> = files.keys().filter(|n| n.ends_with(".svg")).map(String::as_str).collect();
-    assert_eq!(svg, ["weights-m--1.svg", "weights-m--2.svg", "weights-m--3.svg"]);
+    let pages = |chart: &str| (1..=3).map(|i| format!("{chart}-m--{i}.svg")).collect::<Vec<_>>();
+    assert_eq!(svg, [pages("size"), pages("weights")].concat());
 }

@@ -76,12 +76,21 @@ pub struct Panel {
     pub title: String,
     /// Below it.
     pub x_label: String,
-    /// Categories, left to right.
+    /// Categories, left to right; one without a name is not marked.
     pub ticks: Vec<String>,
+    /// Where each lies along the axis, from 0 to 1; evenly where it is not said.
+    pub places: Vec<f64>,
     /// Dotted levels, such as what a guess would score, each with the look of its series; `None` where it is all theirs.
     pub levels: Vec<(f64, Option<usize>)>,
     /// What is drawn.
     pub series: Vec<Series>,
+}
+
+impl Panel {
+    /// How wide it is among others: categories, or, where they have places of their own, as many as usual.
+    fn slots(&self) -> usize {
+        if self.places.is_empty() { self.ticks.len().max(2) } else { 5 }
+    }
 }
 
 /// One line with its markers.
@@ -215,7 +224,7 @@ impl Layout {
             if row.iter().any(|p| !p.title.is_empty()) {
                 y += BODY + 16;
             }
-            let slots: usize = row.iter().map(|p| p.ticks.len().max(2)).sum();
+            let slots: usize = row.iter().map(|p| p.slots()).sum();
             // A last row with fewer panels keeps their size.
             let empty: usize =
                 if figure.panels.len() > 3 { slots * (3 - row.len()) / row.len().max(1) } else { 0 };
@@ -223,7 +232,7 @@ impl Layout {
             let room = WIDTH - labels - left - gap * (row.len() as i32 - 1);
             let mut x = left;
             for panel in row {
-                let wide = room * panel.ticks.len().max(2) as i32 / (slots + empty).max(1) as i32;
+                let wide = room * panel.slots() as i32 / (slots + empty).max(1) as i32;
                 frames.push([x, y, x + wide, y + tall]);
                 x += wide + gap;
             }
@@ -352,7 +361,7 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
             self.line(&[(left, y), (right, y)], SOFT, 2)?;
         }
         self.line(&[(left, bottom), (right, bottom)], SOFT, 2)?;
-        for (i, tick) in panel.ticks.iter().enumerate() {
+        for (i, tick) in panel.ticks.iter().enumerate().filter(|(_, tick)| !tick.is_empty()) {
             let x = place(panel, frame, i);
             self.line(&[(x, bottom), (x, bottom + 10)], SOFT, 2)?;
             self.text(tick, (x, bottom + 30 + SMALL / 2), SMALL, SOFT, HPos::Center)?;
@@ -381,7 +390,7 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
         let n = panel.series.len() as i32;
         let slot = (frame[2] - frame[0]) / panel.ticks.len().max(1) as i32;
         // Side by side, so that error bars do not hide one another.
-        let apart = (slot / 2 / n.max(1)).min(20);
+        let apart = if panel.places.is_empty() { (slot / 2 / n.max(1)).min(20) } else { 0 };
         let shown = |level: f64| level > layout.low && level < layout.high;
         let levels: Vec<_> = panel.levels.iter().filter(|(level, _)| shown(*level)).collect();
         // Each dots a third of the way at most, so that equal levels stay visible side by side.
@@ -539,6 +548,9 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
 
 /// A category's place.
 fn place(panel: &Panel, frame: &[i32; 4], tick: usize) -> i32 {
+    if let Some(share) = panel.places.get(tick) {
+        return frame[0] + (f64::from(frame[2] - frame[0]) * share.clamp(0., 1.)).round() as i32;
+    }
     let n = panel.ticks.len().max(1) as i32;
     frame[0] + (frame[2] - frame[0]) * (2 * tick as i32 + 1) / (2 * n)
 }

@@ -85,6 +85,7 @@ impl Chart for Drift {
                         title: title.to_owned(),
                         x_label: x_label.to_owned(),
                         ticks: sweep.ticks,
+                        places: Vec::new(),
                         levels: Vec::new(),
                         series,
                     });

@@ -4,6 +4,7 @@
 mod acts;
 mod drift;
 mod kv;
+mod size;
 mod weights;
 
 use super::{
@@ -15,7 +16,8 @@ use crate::results::RecipeInfo;
 use anyhow::Result;
 
 /// In the order in which the page shows them. Their names begin file names, so none may begin another's.
-pub static CHARTS: &[&dyn Chart] = &[&weights::Weights, &acts::Acts, &kv::Kv, &drift::Drift];
+pub static CHARTS: &[&dyn Chart] =
+    &[&weights::Weights, &size::Size, &acts::Acts, &kv::Kv, &size::Cache, &drift::Drift];
 
 /// A question that pictures answer. Pure: the same records give the same bytes.
 pub trait Chart: Sync {
@@ -164,39 +166,57 @@ fn relative(
     let mut out = Vec::new();
     for group in &frame.groups {
         let Some(sweep) = sweep(frame, group, kind) else { continue };
-        let mut tasks: Vec<TaskLines> =
-            (0..group.tasks.len()).filter_map(|task| task_lines(frame, group, &sweep, task)).collect();
-        let parts = tasks.len().div_ceil(TASKS);
-        for part in 1..=parts {
-            let rest = tasks.split_off(tasks.len().min(TASKS));
-            let mut notes =
-                "Bars: ± 1 standard error, clustered by item, paired with full precision.".to_owned();
-            if tasks.iter().any(|t| t.chance.is_some()) {
-                notes.push_str(" Dotted: chance.");
-            }
-            if tasks.iter().any(|t| t.failed) {
-                notes.push_str(" Crosses: the cell failed.");
-            }
-            let mut inverted: Vec<&str> = tasks.iter().filter_map(|t| t.inverted.as_deref()).collect();
-            inverted.sort_unstable();
-            inverted.dedup();
-            let y_label = match inverted.is_empty() {
-                true => "% of full precision".to_owned(),
-                false => format!("% of full precision ({}: full / value)", inverted.join(", ")),
-            };
-            let mut title = title(&short(&group.title));
-            // Slugs have no two dashes in a row, so no other group's picture can have this name.
-            let mut file = format!("{name}-{}", group.slug);
-            if parts > 1 {
-                title.push_str(&format!(" ({part} of {parts})"));
-                file.push_str(&format!("--{part}"));
-            }
-            let panels = panels(tasks, &sweep, x_label);
-            out.push(
-                Figure { title, notes: vec![notes], y_label, axis: Axis::Percent, panels }.render(file)?,
-            );
-            tasks = rest;
+        out.extend(draw(frame, Tasks { group, name, sweep: &sweep, x_label }, &title, &|_| {})?);
+    }
+    Ok(out)
+}
+
+/// What a picture is of.
+struct Tasks<'a> {
+    group: &'a Group,
+    name: &'a str,
+    sweep: &'a Sweep,
+    x_label: &'a str,
+}
+
+/// Each task of a group relative to full precision, in as many pictures as they need; `finish` has the last word on panels.
+fn draw(
+    frame: &Frame,
+    Tasks { group, name, sweep, x_label }: Tasks,
+    title: &impl Fn(&str) -> String,
+    finish: &dyn Fn(&mut Panel),
+) -> Result<Vec<Picture>> {
+    let mut out = Vec::new();
+    let mut tasks: Vec<TaskLines> =
+        (0..group.tasks.len()).filter_map(|task| task_lines(frame, group, sweep, task)).collect();
+    let parts = tasks.len().div_ceil(TASKS);
+    for part in 1..=parts {
+        let rest = tasks.split_off(tasks.len().min(TASKS));
+        let mut notes = "Bars: ± 1 standard error, clustered by item, paired with full precision.".to_owned();
+        if tasks.iter().any(|t| t.chance.is_some()) {
+            notes.push_str(" Dotted: chance.");
         }
+        if tasks.iter().any(|t| t.failed) {
+            notes.push_str(" Crosses: the cell failed.");
+        }
+        let mut inverted: Vec<&str> = tasks.iter().filter_map(|t| t.inverted.as_deref()).collect();
+        inverted.sort_unstable();
+        inverted.dedup();
+        let y_label = match inverted.is_empty() {
+            true => "% of full precision".to_owned(),
+            false => format!("% of full precision ({}: full / value)", inverted.join(", ")),
+        };
+        let mut title = title(&short(&group.title));
+        // Slugs have no two dashes in a row, so no other group's picture can have this name.
+        let mut file = format!("{name}-{}", group.slug);
+        if parts > 1 {
+            title.push_str(&format!(" ({part} of {parts})"));
+            file.push_str(&format!("--{part}"));
+        }
+        let mut panels = panels(tasks, sweep, x_label);
+        panels.iter_mut().for_each(finish);
+        out.push(Figure { title, notes: vec![notes], y_label, axis: Axis::Percent, panels }.render(file)?);
+        tasks = rest;
     }
     Ok(out)
 }
@@ -244,6 +264,7 @@ fn panels(tasks: Vec<TaskLines>, sweep: &Sweep, x_label: &str) -> Vec<Panel> {
         title,
         x_label: x_label.to_owned(),
         ticks: ticks.clone(),
+        places: Vec::new(),
         levels,
         series,
     };
