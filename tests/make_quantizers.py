@@ -10,8 +10,9 @@
     git clone https://github.com/SqueezeAILab/SqueezeLLM       a5fd71f
     git clone https://github.com/Vahe1994/SpQR                 543d10e
     git clone https://github.com/xvyaward/owq                  03cfc99
-    pip install torch transformers bitsandbytes termcolor scikit-learn
-    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|spqr|owq|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|llm_int8|prune|squeezellm|papers ...]
+    git clone https://github.com/ChengZhang-98/lqer            88b6960
+    pip install torch transformers bitsandbytes termcolor scikit-learn toml colorlog
+    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|spqr|owq|lqer|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|llm_int8|prune|squeezellm|papers ...]
 
 Each leaves tests/goldens/<method>/*.safetensors: what went in and what came out, f32. Nothing of the clones is changed but
 what needs a GPU: `torch.cuda.synchronize` and `.cuda()` do nothing, `.cpu()` copies, and CUDA extensions are empty modules. AWQ's clipping wants
@@ -176,6 +177,38 @@ def owq(source):
         method.fasterquant(percdamp=damp, groupsize=group, actorder=order)
         tensors[name] = layer.weight.data
     save("owq", "layer", tensors)
+
+
+def lqer(source):
+    """L2QER's correction, and LQER's, of a matrix rounded to 3 bits; A and B in 8 bits, a scale for 16 values."""
+    for name in ("lqer", "lqer.approximate", "lqer.statistic_profiler"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(source / "lqer" / "src" / name.replace(".", "/"))]
+        sys.modules[name] = package
+    from lqer.approximate.lqer_act import WeightApproximatorLqerAct
+    from lqer.statistic_profiler.scale import ScaleHookFactoryMeanAbs
+
+    def eight(x):
+        groups = x.reshape(-1, 16)
+        scale = (groups.abs().amax(1, keepdim=True) / 127).clamp(min=1e-5 / 127)
+        return ((groups / scale).round() * scale).reshape(x.shape)
+
+    w, x = awkward_layer(32, 208, 512)
+    low, high = w.reshape(32, 13, 16).amin(2, keepdim=True), w.reshape(32, 13, 16).amax(2, keepdim=True)
+    step = ((high - low) / 7).clamp(min=1e-6)
+    nearest = (((w.reshape(32, 13, 16) - low) / step).round() * step + low).reshape(32, 208)
+    factory = ScaleHookFactoryMeanAbs()
+    factory.get_scale_hook("layer", 208)(None, (x[None],), None)
+    scale = factory.get_scale_dict()["layer"]
+    tensors = {"weight": w, "nearest": nearest, "magnitude": x.abs().sum(0)}
+    for name, rank, by in (("activations-8", 8, scale), ("activations-20", 20, scale), ("error-8", 8, torch.ones(208))):
+        method = WeightApproximatorLqerAct(
+            "layer", w, rank, lambda w: nearest, lambda a: eight(a.t().contiguous()).t(), lambda b: eight(b)
+        )
+        method.initialize_scale(by)
+        method.approximate()
+        tensors[name] = method.approximated_W()
+    save("lqer", "layer", tensors)
 
 
 def omniquant(source):
@@ -479,7 +512,7 @@ def papers(source):
     save("papers", "formats", tensors)
 
 
-ALL = {f.__name__: f for f in (gptq, spqr, owq, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, llm_int8, prune, squeezellm, papers)}
+ALL = {f.__name__: f for f in (gptq, spqr, owq, lqer, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, llm_int8, prune, squeezellm, papers)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -166,6 +166,40 @@ fn owq_is_the_authors() {
     }
 }
 
+/// The corrected matrix; singular vectors are f64 here, so a code of `A` or `B` may be another here and there.
+#[test]
+fn lqer_is_the_authors() {
+    let all = golden("lqer/layer");
+    let (w, nearest) = (&all["weight"], &all["nearest"]);
+    let magnitude = all["magnitude"].to_vec1::<f32>().unwrap().iter().map(|m| f64::from(*m)).collect();
+    let seen = Seen { tokens: 512, magnitude, ..Seen::default() };
+    for (name, table) in [
+        ("activations-8", "rank = 8"),
+        ("activations-20", "rank = 20"),
+        ("error-8", "rank = 8, by = 'error'"),
+    ] {
+        let method = weights(&format!("method = 'rtn', bits = 3, correct = {{ {table} }}"));
+        let (spec, site) = (tiny(), Site::new(0, Role::Up));
+        let given = Given { site, spec: &spec, grid: &method.grid, seen: &seen, precision: Precision::F32 };
+        let correct = method.correct.as_ref().unwrap();
+        let ours = (nearest + correct.of(w, nearest, &given).unwrap()).unwrap();
+        let off = differ(&ours, &all[name], 1e-4);
+        println!("lqer {name}: {off} differ");
+        assert!(off < 0.02, "{name}: {off} of all values differ");
+        let before = (w - nearest).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let after = (w - &ours).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(name != "error-8" || after < 0.8 * before, "{after} of {before}");
+        // A matrix that had its correction is nearer in what is asked of it, and the bits are counted.
+        let whole = method.round(w, &given).unwrap().weight;
+        let plain = round(&weights("method = 'rtn', bits = 3"), w, &seen);
+        assert!(differ(&whole, &plain, 1e-4) > 0.5, "{name}");
+        let rank = correct.rank as f64;
+        let bits = method.bits((32, 208), (site, &spec))
+            - weights("method = 'rtn', bits = 3").bits((32, 208), (site, &spec));
+        assert_eq!(bits, rank * (8. * 240. + 16. * 15.), "{name}");
+    }
+}
+
 #[test]
 fn omniquants_grid_is_the_authors() {
     let all = golden("omniquant/quantizer");
@@ -483,7 +517,7 @@ fn calibration_moves_no_bit() {
     let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
     let full = opened.load(&Device::Cpu).unwrap();
     let r = recipe(
-        "prepare = [{ method = 'awq' }, { method = 'smoothquant' }]\nweights = { method = 'gptq', bits = 3, sequential = true }",
+        "prepare = [{ method = 'awq' }, { method = 'smoothquant' }]\nweights = { method = 'gptq', bits = 3, sequential = true, correct = { rank = 6 } }",
     );
     let texts: Vec<Vec<u32>> =
         (0..4).map(|s| (0..100).map(|i| ((i * 31 + s * 17 + i * i * 7) % 1024) as u32).collect()).collect();

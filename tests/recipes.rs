@@ -128,6 +128,8 @@ fn settings_that_are_none() {
         ("prepare = [{ method = 'smoothquant', alpha = 'best' }]", "search"),
         ("weights = { method = 'rtn', bits = 3, keep = { share = 0.6, by = 'loss' } }", "below 0.5"),
         ("weights = { method = 'rtn', bits = 3, keep = { share = 0.1, by = 'size' } }", "magnitude"),
+        ("weights = { method = 'rtn', bits = 3, correct = { rank = 0 } }", "1 to 4096"),
+        ("weights = { method = 'autoround', bits = 3, correct = { rank = 4 } }", "learn a block"),
         ("weights = { method = 'gguf', type = 'q4_k', bits = 4 }", "own settings"),
         ("weights = { method = 'gguf', type = 'q4_x' }", "q4_k"),
         ("weights = { method = 'gguf', file = 'q4_k' }", "q4_k_m"),

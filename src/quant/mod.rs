@@ -12,6 +12,7 @@ pub mod acts;
 pub mod apply;
 pub mod calibrate;
 pub mod columns;
+pub mod correct;
 pub mod grid;
 pub mod keep;
 pub mod kv;

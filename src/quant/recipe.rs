@@ -430,7 +430,8 @@ fn parse(text: &str) -> Option<Recipe> {
     if let Some((name, _)) = file {
         let gguf = Gguf::file(name, imatrix)?;
         rest.word(name);
-        recipe.weights = Some(Weights { grid: gguf.grid(), method: Method::Gguf(gguf), keep: None });
+        recipe.weights =
+            Some(Weights { grid: gguf.grid(), method: Method::Gguf(gguf), keep: None, correct: None });
         recipe.skip = usual_skip(recipe.weights.as_ref());
     } else if imatrix {
         return None;
@@ -442,7 +443,7 @@ fn parse(text: &str) -> Option<Recipe> {
         // A file's mixture has said it.
     } else if let Some(name) = format.filter(|name| rest.word(name)) {
         let method = method.clone().unwrap_or(Method::Rtn(Rtn {}));
-        recipe.weights = Some(Weights { method, grid: Grid::named(name)?, keep: None });
+        recipe.weights = Some(Weights { method, grid: Grid::named(name)?, keep: None, correct: None });
     } else if rest.word("w") {
         let bits = rest.number()?;
         let usually = method.as_ref().map_or(Per::Group, Method::per);
@@ -462,7 +463,7 @@ fn parse(text: &str) -> Option<Recipe> {
         if let Format::Int(int) = &mut grid.format {
             int.zero = method.zero();
         }
-        recipe.weights = Some(Weights { method, grid, keep: None });
+        recipe.weights = Some(Weights { method, grid, keep: None, correct: None });
     }
     if (method.is_some() || prepared) && recipe.weights.is_none() {
         return None;

@@ -3,9 +3,10 @@
 //! The factorizations are faer's. Work is cut into [`PARTS`] whatever the machine has, so that no number of threads moves a
 //! bit.
 use faer::{
-    Auto, MatMut, Par, Spec,
+    Auto, Mat, MatMut, Par, Spec,
+    diag::Diag,
     dyn_stack::{MemBuffer, MemStack},
-    linalg::{cholesky::llt::factor, triangular_inverse::invert_lower_triangular},
+    linalg::{cholesky::llt::factor, svd, triangular_inverse::invert_lower_triangular},
 };
 use rayon::prelude::*;
 
@@ -39,6 +40,27 @@ pub fn inverse_upper(mut h: Vec<f64>, n: usize) -> Option<Vec<f32>> {
         }
     });
     upper.iter().all(|x| x.is_finite()).then_some(upper)
+}
+
+/// The best approximation of `m [rows, cols]` by a product of so thin matrices: left singular vectors, one after another
+/// `[rank, rows]`, and right ones times their values, `[rank, cols]`. `None` where there are none.
+pub fn leading(m: &[f64], (rows, cols): (usize, usize), rank: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    let size = rows.min(cols);
+    if size == 0 || rank > size || m.len() != rows * cols || !m.iter().all(|x| x.is_finite()) {
+        return None;
+    }
+    let par = Par::rayon(PARTS);
+    let params = Spec::<svd::SvdParams, f64>::new(Auto::<f64>::auto());
+    let (u, v) = (svd::ComputeSvdVectors::Thin, svd::ComputeSvdVectors::Thin);
+    let mut memory = MemBuffer::try_new(svd::svd_scratch::<f64>(rows, cols, u, v, par, params)).ok()?;
+    let (mut s, mut u, mut v) = (Diag::zeros(size), Mat::zeros(rows, size), Mat::zeros(cols, size));
+    let matrix = faer::MatRef::from_row_major_slice(m, rows, cols);
+    let stack = MemStack::new(&mut memory);
+    svd::svd(matrix, s.as_mut(), Some(u.as_mut()), Some(v.as_mut()), par, stack, params).ok()?;
+    let left = (0..rank).flat_map(|k| (0..rows).map(move |i| (i, k))).map(|(i, k)| u[(i, k)]).collect();
+    let right =
+        (0..rank).flat_map(|k| (0..cols).map(move |j| (j, k))).map(|(j, k)| v[(j, k)] * s[k]).collect();
+    Some((left, right))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod spqr;
 use super::{
     Described, Entry,
     calibrate::{Inputs, Seen},
+    correct::{Correct, Counts},
     grid::{Grid, Per, Zero, usual},
     keep::{By, Keep},
     learn::Learner,
@@ -172,6 +173,8 @@ pub struct Weights {
     pub grid: Grid,
     /// Values that are not rounded.
     pub keep: Option<Keep>,
+    /// What gives some of the loss back.
+    pub correct: Option<Correct>,
 }
 
 /// The methods.
@@ -239,7 +242,7 @@ impl Method {
 impl Weights {
     /// Round to nearest.
     pub fn rtn(grid: Grid) -> Self {
-        Self { method: Method::Rtn(rtn::Rtn {}), grid, keep: None }
+        Self { method: Method::Rtn(rtn::Rtn {}), grid, keep: None, correct: None }
     }
 
     /// The method itself.
@@ -261,11 +264,21 @@ impl Weights {
     /// What it must see.
     pub fn needs(&self) -> Needs {
         let kept = self.keep.as_ref().is_some_and(|keep| keep.by == By::Loss);
-        self.rounder().needs().and(Needs { channels: kept, ..Needs::NOTHING })
+        let corrected = self.correct.as_ref().is_some_and(|correct| correct.by == Counts::Activations);
+        self.rounder().needs().and(Needs { channels: kept || corrected, ..Needs::NOTHING })
     }
 
-    /// The same matrix, of representable values but for those that are kept.
+    /// The same matrix, of representable values but for those that are kept, and what gives back some of the loss.
     pub fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
+        let mut rounded = self.sparse(weight, given)?;
+        if let Some(correct) = &self.correct {
+            rounded.weight = (&rounded.weight + correct.of(weight, &rounded.weight, given)?)?;
+            rounded.bits = rounded.bits.map(|bits| bits + correct.size(weight.dims2().unwrap_or_default()));
+        }
+        Ok(rounded)
+    }
+
+    fn sparse(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
         let Some(keep) = &self.keep else { return self.rounder().round(weight, given) };
         let mask = keep.mask(weight, given)?;
         let others = mask.where_cond(&weight.zeros_like()?, weight)?;
@@ -277,13 +290,19 @@ impl Weights {
 
     /// The same as integers with their scales; `None` where it is no such thing.
     pub fn codes(&self, weight: &Tensor) -> Result<Option<Codes>> {
-        if self.keep.is_some() { Ok(None) } else { self.rounder().codes(&self.grid, weight) }
+        if self.is_wrapped() { Ok(None) } else { self.rounder().codes(&self.grid, weight) }
+    }
+
+    /// Whether there is more in the matrix than the method's own values.
+    fn is_wrapped(&self) -> bool {
+        self.keep.is_some() || self.correct.is_some()
     }
 
     /// Bits of a matrix `(out, in)` at a place; what is expected, where they depend on its values.
     pub fn bits(&self, shape: (usize, usize), place: (Site, &DecoderSpec)) -> f64 {
         let kept = self.keep.as_ref().map_or(0., |keep| keep.bits(shape.0 * shape.1));
-        self.rounder().bits(&self.grid, shape, place) + kept
+        let correction = self.correct.as_ref().map_or(0., |correct| correct.size(shape));
+        self.rounder().bits(&self.grid, shape, place) + kept + correction
     }
 
     /// Settings, the grid's and the method's own; what a method sets to null does not apply to it.
@@ -291,6 +310,9 @@ impl Weights {
         let mut all = self.describe_dense();
         if let Some(keep) = &self.keep {
             all["keep"] = keep.describe();
+        }
+        if let Some(correct) = &self.correct {
+            all["correct"] = correct.describe();
         }
         all
     }
@@ -309,15 +331,18 @@ impl Weights {
 
     /// Bytes in memory of a matrix `(out, in)` as integers with their scales, where the method makes such.
     pub fn code_bytes(&self, shape: (usize, usize)) -> Option<usize> {
-        if self.keep.is_some() { None } else { self.rounder().code_bytes(&self.grid, shape) }
+        if self.is_wrapped() { None } else { self.rounder().code_bytes(&self.grid, shape) }
     }
 
     /// Refuses settings that do not go together.
     pub fn check(&self) -> Result<()> {
         self.grid.check()?;
         self.keep.as_ref().map_or(Ok(()), Keep::check)?;
-        if self.keep.is_some() && self.rounder().learner().is_some() {
-            mistake!("`keep` leaves weights out of a matrix, and a method that learns has all of it");
+        self.correct.as_ref().map_or(Ok(()), Correct::check)?;
+        if self.is_wrapped() && self.rounder().learner().is_some() {
+            mistake!(
+                "`keep` and `correct` are for methods that round one matrix, not for those that learn a block"
+            );
         }
         self.rounder().check(&self.grid)
     }
@@ -334,7 +359,10 @@ impl<'de> Deserialize<'de> for Weights {
             }
         }
         let keep = own.remove("keep").map(Keep::deserialize).transpose().map_err(D::Error::custom)?;
-        let keys = || format!("; and for what values become: `{}`, `keep`", Grid::KEYS.join("`, `"));
+        let correct =
+            own.remove("correct").map(Correct::deserialize).transpose().map_err(D::Error::custom)?;
+        let keys =
+            || format!("; and for what values become: `{}`, `keep`, `correct`", Grid::KEYS.join("`, `"));
         let method = Method::deserialize(Value::Object(own));
         let method = method.map_err(|e| match e.to_string() {
             text if text.contains("unknown field") => D::Error::custom(text + &keys()),
@@ -342,7 +370,7 @@ impl<'de> Deserialize<'de> for Weights {
         })?;
         if let Some(own) = method.own() {
             return match grid.keys().next() {
-                None => Ok(Self { method, grid: own, keep }),
+                None => Ok(Self { method, grid: own, keep, correct }),
                 Some(key) => Err(D::Error::custom(format!(
                     "`{key}`: this method's own settings say what values become"
                 ))),
@@ -355,6 +383,6 @@ impl<'de> Deserialize<'de> for Weights {
             grid.entry("group").or_insert(method.group().into());
         }
         let grid = Grid::from_table(Value::Object(grid), method.zero()).map_err(D::Error::custom)?;
-        Ok(Self { method, grid, keep })
+        Ok(Self { method, grid, keep, correct })
     }
 }
