@@ -10,8 +10,8 @@
 Parameters are away from where they begin, so that ranges are cut and codes lie outside; the gradient is that of `sum(Q * G)`.
 AutoRound's function is taken out of its file, whose package imports far more than it needs; scales are f32.
 
-Where a value lies at a bound, the torch that these authors had (2.0 to 2.6) lets `clamp` pass its gradient, and newer ones do not:
-codes lie there often. So `clamp` here is theirs.
+In torch 2.0, which these authors had, `clamp` passes its gradient where a value lies at a bound (`clamp_backward`: both comparisons
+hold there); torch 2.15, which made these, does not, and codes lie there often. So `clamp` here is the older one.
 """
 
 import argparse
