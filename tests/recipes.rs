@@ -141,6 +141,7 @@ fn settings_that_are_none() {
         ("kv = { bits = 4, values = { per = 'channel' } }", "token"),
         ("kv = { bits = 4, keys = { per = 'channel', group = 4, residual = 6 } }", "groups"),
         ("kv = { method = 'kiwi', bits = 4 }", "kivi"),
+        ("prepare = [{ method = 'rotate' }]\nkv = { method = 'kvquant', bits = 3 }", "online = false"),
         ("kv = { method = 'kvquant', bits = 4, outliers = 0.7 }", "below 0.5"),
         ("kv = { bits = 4, queries = { bits = 8, per = 'tensor' } }", "row"),
         ("prepare = [{ method = 'awk' }]", "awq"),

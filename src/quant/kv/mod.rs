@@ -229,7 +229,7 @@ impl Side {
 }
 
 impl Kv {
-    /// Keys and values alike, in groups along a head.
+    /// Keys and values, each in groups along a head.
     pub fn apart(keys: Grid, values: Grid) -> Self {
         Self {
             keys: Side::head(keys),

@@ -182,9 +182,10 @@ pub fn fit(
     vars.extend(equivalent.iter().map(|e| (e.scale.clone(), last)));
     let mut optimizer = Descent::new(&training, &vars)?;
     let count = at.bench.sequences();
+    let batch = training.batch.clamp(1, count.max(1));
     let targets = at.bench.outputs(at.runner, at.faithful, Inputs::Full)?;
     let steps = match training.steps {
-        Steps::Passes(passes) => passes * count.div_ceil(training.batch.max(1)),
+        Steps::Passes(passes) => passes.saturating_mul(count.div_ceil(batch)),
         Steps::Drawn(steps) => steps,
     };
     let mut random = Random::new(training.seed);
@@ -192,10 +193,10 @@ pub fn fit(
     for step in 0..steps {
         let which: Vec<usize> = match training.steps {
             Steps::Passes(_) => {
-                let first = step * training.batch % (count.div_ceil(training.batch) * training.batch);
-                (first..(first + training.batch).min(count)).collect()
+                let first = step % count.div_ceil(batch) * batch;
+                (first..(first + batch).min(count)).collect()
             }
-            Steps::Drawn(_) => random.sample(count, training.batch.min(count)).unwrap_or_default(),
+            Steps::Drawn(_) => random.sample(count, batch).unwrap_or_default(),
         };
         let mut trial = block.clone();
         put(&mut trial, &exact, &own, &equivalent)?;
