@@ -2,7 +2,8 @@
 //! learning does to a model.
 use crate::{
     families::{all, logits},
-    methods::{golden, recipe, some_texts, with_outliers},
+    helps::with_outliers,
+    methods::{golden, recipe, some_texts},
 };
 use bitsweep::{
     model::load,

@@ -25,6 +25,8 @@ mod formats;
 mod generate;
 /// GGUF's types and mixtures.
 mod gguf;
+/// What helps where.
+mod helps;
 /// Files from the Hub, against a server on loopback.
 mod hub;
 mod kit;

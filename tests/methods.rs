@@ -10,13 +10,13 @@ use bitsweep::{
         ops::Precision,
         params::Slot,
         site::{Role, Site},
-        spec::{DecoderSpec, Feeder},
+        spec::DecoderSpec,
     },
     quant::{
         apply::{Maker, apply},
         calibrate::{Bench, Inputs, Seen},
         grid::{Grid, levels::LEVELS},
-        prepare::{fold, prune::Prune},
+        prepare::prune::Prune,
         recipe::{Recipe, Table},
         weight::{Given, Needs, Weights},
     },
@@ -544,92 +544,6 @@ fn pruning_is_the_papers() {
             assert!(w == want, "{by} {name}");
         }
     }
-}
-
-/// The built-in model with outliers planted as trained models have them: four channels of every norm 200 times as large, and the
-/// weights behind them as much smaller. The same function, hard activations.
-pub fn with_outliers(full: &Decoder) -> Decoder {
-    let mut model = full.clone();
-    for block in &mut model.blocks {
-        for group in block.spec.scale_groups() {
-            let Feeder::Norm(_) = group.feeder else { continue };
-            let channels = full.spec.hidden;
-            let scale: Vec<f32> =
-                (0..channels).map(|i| if i % (channels / 4) == 5 { 1. / 200. } else { 1. }).collect();
-            fold::scale(block, &group, &scale).unwrap();
-        }
-    }
-    model
-}
-
-/// Mean loss of next tokens on texts that nobody was calibrated with, `e` to its power.
-fn perplexity(model: &Decoder, texts: &[Vec<u32>]) -> f64 {
-    let (mut sum, mut count) = (0f64, 0usize);
-    for text in texts {
-        for (row, next) in logits(model, text).to_vec2::<f32>().unwrap().iter().zip(&text[1..]) {
-            sum += bitsweep::float::log_sum_exp(row) - f64::from(row[*next as usize]);
-            count += 1;
-        }
-    }
-    (sum / count as f64).exp()
-}
-
-/// Each method helps where its paper says: SmoothQuant and rotation where activations have outliers, GPTQ, AWQ and HQQ at few
-/// bits; on the model as it is and with outliers planted. With `--nocapture` it prints the table of docs/numerics.md.
-#[test]
-fn methods_help_where_their_papers_say() {
-    let opened = load::open("builtin:llama", Path::new(""), None).unwrap();
-    let full = opened.load(&Device::Cpu).unwrap();
-    let read = |file: &str, skip: usize, count: usize| -> Vec<Vec<u32>> {
-        let text = std::fs::read_to_string(repo(file)).unwrap();
-        let texts: Vec<String> = text
-            .lines()
-            .map(|l| {
-                serde_json::from_str::<serde_json::Value>(l).unwrap()["text"].as_str().unwrap().to_string()
-            })
-            .collect();
-        let ids = opened.tokenizer.encode(texts.concat(), true).unwrap().get_ids().to_vec();
-        ids.chunks_exact(256).skip(skip).take(count).map(<[u32]>::to_vec).collect()
-    };
-    let (calibration, texts) =
-        (read("suites/calibration/microworld.jsonl", 0, 8), read("suites/microworld/text.jsonl", 0, 8));
-    let hard = with_outliers(&full);
-    assert!(gap(&logits(&full, &texts[0]), &logits(&hard, &texts[0])) < 1e-2);
-    let mut table = std::collections::BTreeMap::new();
-    let names = "full w4 w3 w2 hqq-w2 kmeans-w3 kmeans-w2 kmeans-w2* awq-w3 awq-w2 gptq-w3 gptq-w2 awq-gptq-w2 rotate+w2 \
-                 rotate+gptq-w2 w8a8 smoothquant+w8a8 rotate+w8a8 w4a4 smoothquant+w4a4 rotate+w4a4 rotate+gptq-w4a4kv4 \
-                 w4a4kv4 nf4 mxfp4 nvfp4 fp8afp8";
-    for name in names.split(' ') {
-        let r = match name.strip_suffix('*') {
-            // No word of the notation has it.
-            Some(_) => recipe("weights = { method = 'kmeans', bits = 2, sensitivity = true }"),
-            None => Recipe::parse(name).unwrap(),
-        };
-        let on = |model: &Decoder| perplexity(&apply(&r, model, 16, &calibration).unwrap().decoder, &texts);
-        let both = [on(&full), on(&hard)];
-        println!("| `{name}` | {:.3} | {:.3} |", both[0], both[1]);
-        table.insert(name, both);
-    }
-    let better = |a: &str, b: &str, hard: usize| {
-        assert!(table[a][hard] < table[b][hard], "{a} {:?}, {b} {:?}", table[a], table[b])
-    };
-    for model in [0, 1] {
-        better("gptq-w2", "w2", model);
-        better("awq-w2", "w2", model);
-        better("w3", "w2", model);
-        better("rotate+gptq-w2", "rotate+w2", model);
-    }
-    better("gptq-w3", "w3", 0);
-    better("awq-w3", "w3", 1);
-    better("hqq-w2", "w2", 0);
-    better("kmeans-w3", "w3", 0);
-    better("kmeans-w2", "w2", 0);
-    better("kmeans-w2*", "kmeans-w2", 1);
-    better("smoothquant+w8a8", "w8a8", 1);
-    better("rotate+w8a8", "w8a8", 1);
-    better("smoothquant+w4a4", "w4a4", 1);
-    better("rotate+w4a4", "w4a4", 1);
-    better("rotate+gptq-w4a4kv4", "w4a4kv4", 1);
 }
 
 /// A Hessian that no damping asked for makes positive definite is damped more, and it is said; inputs that are no numbers are
