@@ -17,6 +17,8 @@ mod dialogue;
 mod engine;
 /// Metrics and evaluators, against models written by hand.
 mod evaluators;
+/// Every method on every family.
+mod every;
 /// What `transformers` computes, for every family and variant.
 mod families;
 /// What must hold of every number format; codebooks.

@@ -60,7 +60,7 @@ pub fn tiny() -> DecoderSpec {
 }
 
 /// What a matrix loses in its own metric: `sum (w - q) H (w - q)^T`.
-fn lost(w: &Tensor, q: &Tensor, h: &Tensor) -> f32 {
+pub fn lost(w: &Tensor, q: &Tensor, h: &Tensor) -> f32 {
     let d = (w - q).unwrap();
     (d.matmul(h).unwrap() * d).unwrap().sum_all().unwrap().to_scalar().unwrap()
 }
