@@ -162,10 +162,6 @@ const PRUNED: &[(&str, &str)] = &[
     ("wanda 2:4", "prepare = [{ method = 'prune', by = 'wanda', pattern = '2:4' }]"),
 ];
 
-fn made(text: &str) -> Recipe {
-    if text.contains('=') { recipe(text) } else { Recipe::parse(text).unwrap() }
-}
-
 /// The recipe of a table's cell: `gptq/2`, `rtn/w4a4`, `kivi/kv2`, `nf4`.
 fn text(cell: &str) -> String {
     let Some((name, bits)) = cell.split_once('/') else {

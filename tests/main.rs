@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 /// Mistakes in what the program is handed.
 mod bad_input;
+/// Bits by sensitivity.
+mod budget;
 /// What attention reads, as methods have it.
 mod cache;
 /// Chat templates as transformers renders them.

@@ -57,6 +57,12 @@ pub struct Sizes {
 
 /// Makes the quantized model. `stored` is the checkpoint's bits a number; `texts` what a calibrated recipe looks at.
 pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) -> Result<Quantized> {
+    if let Some(budget) = &recipe.budget {
+        let (given, note) = budget.give(recipe, full, texts)?;
+        let mut quantized = apply(&given, full, stored, texts)?;
+        quantized.sizes.notes.push(note);
+        return Ok(quantized);
+    }
     let mut maker = Maker::new(recipe, &full.spec, texts)?;
     let mut decoder = maker.ends(full)?;
     maker.enter(full, &decoder)?;
@@ -178,7 +184,8 @@ impl<'a> Maker<'a> {
         Ok(decoder)
     }
 
-    fn rewritten_ends(&self, full: &Decoder) -> Result<Decoder> {
+    /// What is outside the blocks, rewritten and not rounded.
+    pub(super) fn rewritten_ends(&self, full: &Decoder) -> Result<Decoder> {
         let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
         for prepare in &self.recipe.prepare {
             prepare.transform().ends(&mut decoder)?;
@@ -450,7 +457,15 @@ fn skipped(recipe: &Recipe, spec: &DecoderSpec) -> Result<BTreeSet<Site>> {
 
 /// Sizes alone, without rounding anything.
 pub fn sizes(recipe: &Recipe, spec: &DecoderSpec, stored: u8) -> Result<Sizes> {
-    Ok(measure(recipe, spec, stored, &skipped(recipe, spec)?, &BTreeMap::new()))
+    let mut sizes = measure(recipe, spec, stored, &skipped(recipe, spec)?, &BTreeMap::new());
+    if let Some(budget) = &recipe.budget {
+        // As if all of it went out; a model says how much did.
+        let weights = rounded_sites(recipe, spec).into_iter().map(|s| spec.linear_shape(s));
+        let weights: usize = weights.map(|(out, inner)| out * inner).sum();
+        sizes.size_mb += (budget.bits_per_weight - sizes.bits_per_weight) * weights as f64 / 8e6;
+        sizes.bits_per_weight = budget.bits_per_weight;
+    }
+    Ok(sizes)
 }
 
 fn measure(

@@ -10,6 +10,7 @@
 //! [`grid`] is the one place where a value is rounded. What a method must see of a text, [`calibrate`] shows it.
 pub mod acts;
 pub mod apply;
+pub mod budget;
 pub mod calibrate;
 pub mod columns;
 pub mod correct;

@@ -16,6 +16,7 @@
 use super::{
     Entry,
     acts::Acts,
+    budget::Budget,
     calibrate::{Calibrate, Inputs},
     grid::{
         Format, Grid, Int, Per, Zero,
@@ -126,6 +127,8 @@ pub struct Recipe {
     pub weights: Option<Weights>,
     /// Where weights are rounded otherwise; of several that name a site, the last.
     pub at: Vec<Elsewhere>,
+    /// Bits by sensitivity.
+    pub budget: Option<Budget>,
     /// How activations are.
     pub acts: Option<Acts>,
     /// How keys and values are.
@@ -175,6 +178,9 @@ pub struct Table {
     /// See [`Elsewhere`].
     #[serde(default)]
     pub at: Vec<Elsewhere>,
+    /// See [`Budget`].
+    #[serde(default)]
+    pub budget: Option<Budget>,
     /// See [`Acts`].
     #[serde(default)]
     pub acts: Option<Acts>,
@@ -198,6 +204,7 @@ impl Recipe {
             prepare: Vec::new(),
             weights: None,
             at: Vec::new(),
+            budget: None,
             acts: None,
             kv: None,
             calibrate: Calibrate::default(),
@@ -238,6 +245,7 @@ impl Recipe {
             skip: table.skip.unwrap_or_else(|| usual_skip(table.weights.as_ref())),
             weights: table.weights,
             at: table.at,
+            budget: table.budget,
             acts: table.acts,
             kv: table.kv,
             calibrate: table.calibrate,
@@ -250,6 +258,9 @@ impl Recipe {
             if let Err(e) = weights.check() {
                 mistake!("recipe `{}`: weights: {e}", self.name);
             }
+        }
+        if let Some(Err(e)) = self.budget.as_ref().map(|b| b.check(self.weights.as_ref())) {
+            mistake!("recipe `{}`: budget: {e}", self.name);
         }
         let mut cut = false;
         for prepare in &self.prepare {
@@ -340,6 +351,9 @@ impl Recipe {
             // The full model's, as its authors have it.
             streams.push(Inputs::Full);
         }
+        if self.budget.is_some() {
+            streams.push(Inputs::Full);
+        }
         if let Some(said) = self.calibrate.inputs {
             streams.iter_mut().for_each(|s| *s = said);
         }
@@ -362,6 +376,9 @@ impl Recipe {
     /// Why the recipe cannot work on a model, where it cannot.
     pub fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
         if let Some(why) = self.prepare.iter().find_map(|p| p.transform().unfit(spec)) {
+            return Some(why);
+        }
+        if let Some(why) = self.budget.as_ref().and_then(|b| b.unfit(self, spec)) {
             return Some(why);
         }
         let clips = self.prepare.iter().any(|p| matches!(p, Prepare::Awq(awq) if awq.clip));
@@ -397,6 +414,9 @@ impl Recipe {
             let each =
                 self.at.iter().map(|at| json!({ "sites": at.sites, "weights": at.weights.describe() }));
             all["at"] = each.collect();
+        }
+        if let Some(budget) = &self.budget {
+            all["budget"] = budget.describe();
         }
         if !self.streams().is_empty() {
             all["calibrate"] = self.calibrate.describe();

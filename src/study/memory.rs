@@ -207,7 +207,12 @@ fn calibration(spec: &DecoderSpec, recipe: &Recipe) -> (f64, f64) {
         }
         bytes
     };
-    let seen = (0..spec.blocks.len() as u16).map(of_block).fold(0., f64::max);
+    let mut seen = (0..spec.blocks.len() as u16).map(of_block).fold(0., f64::max);
+    if recipe.budget.is_some() {
+        // The model once more, as it is before it is rounded; a text's hidden states before each block.
+        let text = recipe.calibrate.tokens(spec.context) * spec.hidden * (spec.blocks.len() + 1);
+        seen = seen.max(4. * (spec.count() as f64 + text as f64));
+    }
     (4. * tokens * (spec.hidden * streams) as f64, seen)
 }
 
@@ -314,7 +319,7 @@ pub(super) fn plenty(opened: &Opened, recipes: &[&Recipe]) -> bool {
 
 /// How a model's cells are run. `memory`: bytes that may be in use, where somebody said so.
 ///
-/// What writes needs a whole model. Who has not said how much memory there is, is not refused on a guess.
+/// What writes needs a whole model, and so does what is tried with a model again and again. Who has not said how much memory there is, is not refused on a guess.
 pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: bool) -> Prospect {
     let (spec, said) = (&opened.spec, memory.is_some());
     let needs: Vec<f64> = cells.iter().map(|c| load(opened, c.recipe, &c.asked).bytes).collect();
@@ -329,14 +334,21 @@ pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: boo
         let ways = vec![Way::Whole; cells.len()];
         return Prospect { ways, memory, most: all, file: 0. };
     };
-    let rest = most(&mut cells.iter().zip(&needs).filter(|(c, _)| !c.asked.writes).map(|(_, n)| *n));
-    let way = |(cell, &needs): (&Pending, &f64)| match cell.asked.writes {
-        false if rest <= limit => Way::Whole,
-        false => Way::Blocks,
-        true if needs <= limit || !said => Way::Whole,
-        true => Way::Nohow(
+    let bound = |cell: &Pending| match (cell.asked.writes, &cell.recipe.budget) {
+        (true, _) => Some(
             "what it reads next depends on what it wrote, so the whole model must be in memory: give it more (--memory)",
         ),
+        (_, Some(_)) => Some(
+            "a budget is given out by what the whole model says, so that must be in memory: give it more (--memory)",
+        ),
+        _ => None,
+    };
+    let rest = most(&mut cells.iter().zip(&needs).filter(|(c, _)| bound(c).is_none()).map(|(_, n)| *n));
+    let way = |(cell, &needs): (&Pending, &f64)| match bound(cell) {
+        None if rest <= limit => Way::Whole,
+        None => Way::Blocks,
+        Some(_) if needs <= limit || !said => Way::Whole,
+        Some(why) => Way::Nohow(why),
     };
     let ways: Vec<Way> = cells.iter().zip(&needs).map(way).collect();
     let of = |way: Way| move |w: &&(Way, usize)| w.0 == way;

@@ -56,12 +56,12 @@ pub fn expand(label: &str, table: &toml::Table) -> Result<Vec<Recipe>> {
     Ok(recipes)
 }
 
-/// Paths of lists inside the methods' tables. `skip` is a list by nature.
+/// Paths of lists inside the methods' tables. `skip` and a budget's `among` are lists by nature.
 fn axes(table: &toml::Table) -> Vec<(Vec<String>, Vec<Value>)> {
     let mut found = Vec::new();
-    for part in ["weights", "acts", "kv", "calibrate"] {
+    for part in ["weights", "budget", "acts", "kv", "calibrate"] {
         for (key, value) in table.get(part).and_then(Value::as_table).into_iter().flatten() {
-            if let Value::Array(values) = value {
+            if let (Value::Array(values), false) = (value, key == "among") {
                 found.push((vec![part.to_string(), key.clone()], values.clone()));
             }
         }
