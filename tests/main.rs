@@ -54,6 +54,8 @@ mod models;
 mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
+/// QuaRot, held to its authors' code.
+mod quarot;
 /// What a recipe does, part by part, and what is none.
 mod recipes;
 /// Same records, same bytes.

@@ -157,8 +157,8 @@ impl Acts {
     /// Settings as records keep them.
     pub fn describe(&self) -> Value {
         let operands = "inputs of quantized linears; attention's products stay exact";
-        if let (Format::Int(int), Per::Row, Zero::Clamped, true) =
-            (self.grid.format, self.grid.per, self.zero(), self.are_plain())
+        if let (Format::Int(int @ Int { zero: Zero::Clamped, clip: 1., .. }), Per::Row, true) =
+            (self.grid.format, self.grid.per, self.are_plain())
         {
             return json!({
                 "format": format!("int{}", int.bits), "bits": int.bits, "per": "token", "dynamic": true,
@@ -180,13 +180,6 @@ impl Acts {
 
     fn are_plain(&self) -> bool {
         self.range == Range::Dynamic && !self.grid.search && self.threshold.is_none()
-    }
-
-    fn zero(&self) -> Zero {
-        match self.grid.format {
-            Format::Int(int) => int.zero,
-            Format::Levels(_) => Zero::Clamped,
-        }
     }
 }
 

@@ -499,7 +499,12 @@ fn parse(text: &str) -> Option<Recipe> {
     if rest.word("a") {
         let format = match rest.format() {
             Some(levels) => Format::Levels(levels),
-            None => Format::Int(Int { bits: rest.byte()?, symmetric: rest.word("sym"), zero: Zero::Clamped }),
+            None => Format::Int(Int {
+                bits: rest.byte()?,
+                symmetric: rest.word("sym"),
+                zero: Zero::Clamped,
+                clip: 1.,
+            }),
         };
         recipe.acts = Some(Acts::token(format));
     }

@@ -1,8 +1,9 @@
 //! Orthogonal transforms that spread a value over all channels: Hadamard matrices, by butterflies.
 //!
-//! `n = 2^k m`: `H = H_{2^k} (x) H_m`, with Sylvester's matrices for the powers of two and Paley's for `m` (Paley, 1933): of order
-//! `q + 1` for a prime `q = 3 (mod 4)`, of order `2 (q + 1)` for a prime `q = 1 (mod 4)`. Where no such order divides `n`, the odd
-//! part has the cosine transform (DCT-II), which is orthogonal and nearly as flat.
+//! `n = m 2^k`: `H = H_m (x) H_{2^k}`, with Sylvester's matrices for the powers of two. `H_m` is Paley's (1933), of order `q + 1` for
+//! a prime `q = 3 (mod 4)`, of order `2 (q + 1)` for a prime `q = 1 (mod 4)`; or Williamson's (1944), of four symmetric circulants,
+//! for 52, 156 and 172. Where no such order divides `n`, the odd part has the cosine transform (DCT-II), which is orthogonal and
+//! nearly as flat. In that order QuaRot's matrices are these (`hadamard_utils.py`), but for multiples of 40.
 use rayon::prelude::*;
 
 /// An orthogonal matrix `[n, n]`, applied from the right: `x -> x H`.
@@ -22,7 +23,7 @@ impl Hadamard {
         let mut m = odd;
         // A larger power of two inside the small part may make it a Paley order.
         while m <= n && n.is_multiple_of(m) && m <= 2048 && odd > 1 {
-            if let Some(small) = paley(m) {
+            if let Some(small) = williamson(m).or_else(|| paley(m)) {
                 return Self { n, small, m, flat: true };
             }
             m *= 2;
@@ -38,26 +39,25 @@ impl Hadamard {
     /// `x H` in place, for one row of `n` numbers.
     pub fn apply(&self, x: &mut [f32]) {
         debug_assert_eq!(x.len(), self.n);
-        let m = self.m;
+        let (m, width) = (self.m, self.n / self.m);
         if m > 1 {
-            let mut out = vec![0f32; m];
-            for part in x.chunks_exact_mut(m) {
-                out.fill(0.);
-                for (&v, row) in part.iter().zip(self.small.chunks_exact(m)) {
-                    out.iter_mut().zip(row).for_each(|(o, h)| *o += v * h);
+            let mut all = vec![0f32; self.n];
+            for (x, row) in x.chunks_exact(width).zip(self.small.chunks_exact(m)) {
+                for (out, h) in all.chunks_exact_mut(width).zip(row) {
+                    out.iter_mut().zip(x).for_each(|(o, x)| *o += h * x);
                 }
-                part.copy_from_slice(&out);
             }
+            x.copy_from_slice(&all);
         }
-        let mut half = m;
-        while half < self.n {
+        let mut half = 1;
+        while half < width {
             for pair in x.chunks_exact_mut(2 * half) {
                 let (a, b) = pair.split_at_mut(half);
                 a.iter_mut().zip(b).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
             }
             half *= 2;
         }
-        let scale = ((self.n / m) as f64).sqrt().recip() as f32;
+        let scale = (width as f64).sqrt().recip() as f32;
         if scale != 1. {
             x.iter_mut().for_each(|x| *x *= scale);
         }
@@ -81,7 +81,7 @@ impl Hadamard {
 fn paley(m: usize) -> Option<Vec<f32>> {
     let by = |m: usize| (m as f64).sqrt().recip() as f32;
     if m.is_multiple_of(4) && m > 4 && prime(m - 1) && (m - 1) % 4 == 3 {
-        let s = skew(m - 1, -1.);
+        let s = skew(m - 1);
         return Some(
             s.into_iter()
                 .enumerate()
@@ -93,23 +93,25 @@ fn paley(m: usize) -> Option<Vec<f32>> {
     if !m.is_multiple_of(4) || q < 5 || !prime(q) || q % 4 != 1 {
         return None;
     }
-    // Zeros of the symmetric conference matrix become [1 -1; -1 -1], others v [1 1; 1 -1].
-    let (s, half) = (skew(q, 1.), q + 1);
-    let mut all = vec![0f32; m * m];
-    for i in 0..half {
-        for j in 0..half {
-            let v = s[i * half + j];
-            let block = if v == 0. { [1., -1., -1., -1.] } else { [v, v, v, -v] };
-            for (k, x) in block.into_iter().enumerate() {
-                all[(2 * i + k / 2) * m + 2 * j + k % 2] = x * by(m);
+    // Of the symmetric conference matrix C: [C + 1, C - 1; C - 1, -C - 1].
+    let (s, half) = (skew(q), q + 1);
+    let entry = |k: usize| {
+        let (i, j) = (k / m, k % m);
+        let (v, one) = (s[i % half * half + j % half], f32::from(u8::from(i % half == j % half)));
+        by(m)
+            * match (i < half, j < half) {
+                (true, true) => v + one,
+                (false, false) => -v - one,
+                _ => v - one,
             }
-        }
-    }
-    Some(all)
+    };
+    Some((0..m * m).map(entry).collect())
 }
 
-/// The conference matrix of order `q + 1` of the quadratic residues: ones in the first row, `left` in the first column.
-fn skew(q: usize, left: f32) -> Vec<f32> {
+/// The conference matrix of order `q + 1` of the quadratic residues, ones in its first row: symmetric for `q = 1 (mod 4)`, else its
+/// transpose is its negative.
+fn skew(q: usize) -> Vec<f32> {
+    let left = if q % 4 == 1 { 1. } else { -1. };
     let mut residue = vec![-1f32; q];
     residue[0] = 0.;
     (1..q).for_each(|i| residue[i * i % q] = 1.);
@@ -121,11 +123,48 @@ fn skew(q: usize, left: f32) -> Vec<f32> {
                 (0, 0) => 0.,
                 (0, _) => 1.,
                 (_, 0) => left,
-                _ => residue[(q + i - j) % q],
+                _ => residue[(q + j - i) % q],
             };
         }
     }
     all
+}
+
+/// First rows of the circulants, a quarter of the order each.
+const CIRCULANTS: [[&str; 4]; 3] = [
+    ["+-+--++++--+-", "+---++++++---", "++-+--++--+-+", "+----+--+----"],
+    [
+        "+++--+-+-----+--++----++--+-----+-+--++",
+        "++++---+--++----+-+--+-+----++--+---+++",
+        "+++--++-+---+-+--+----+--+-+---+-++--++",
+        "+---++-+-+-----+++-++-+++-----+-+-++---",
+    ],
+    [
+        "+---++--++++-+-+++-++--++-+++-+-++++--++---",
+        "++-++++++----+-+--++-++-++--+-+----++++++-+",
+        "+++-+-++--+-+-++++-+----+-++++-+-+--++-+-++",
+        "++---++++-+--+--++--------++--+--+-++++---+",
+    ],
+];
+
+/// `[A B C D; -B A -D C; -C D A -B; -D -C B A]` over the root of its order, turned over; `None` where no circulants are known here.
+fn williamson(m: usize) -> Option<Vec<f32>> {
+    let rows = CIRCULANTS.iter().find(|rows| 4 * rows[0].len() == m)?;
+    // Which circulant a block is, and its sign.
+    const BLOCKS: [[(usize, f32); 4]; 4] = [
+        [(0, 1.), (1, -1.), (2, -1.), (3, -1.)],
+        [(1, 1.), (0, 1.), (3, 1.), (2, -1.)],
+        [(2, 1.), (3, -1.), (0, 1.), (1, 1.)],
+        [(3, 1.), (2, 1.), (1, -1.), (0, 1.)],
+    ];
+    let (part, by) = (m / 4, (m as f64).sqrt().recip() as f32);
+    let entry = |k: usize| {
+        let (i, j) = (k / m, k % m);
+        let (which, sign) = BLOCKS[i / part][j / part];
+        let plus = rows[which].as_bytes()[(part + j % part - i % part) % part] == b'+';
+        if plus { sign * by } else { -sign * by }
+    };
+    Some((0..m * m).map(entry).collect())
 }
 
 fn prime(q: usize) -> bool {
@@ -148,7 +187,7 @@ mod tests {
 
     #[test]
     fn orthogonal_and_flat() {
-        for n in [1, 2, 4, 12, 20, 24, 28, 36, 40, 44, 60, 64, 76, 84, 108, 256, 7, 52, 86, 172, 224] {
+        for n in [1, 2, 4, 12, 20, 24, 28, 36, 40, 44, 60, 64, 76, 84, 108, 256, 7, 52, 86, 156, 172, 224] {
             let h = Hadamard::new(n);
             let mut all = vec![0f32; n * n];
             (0..n).for_each(|i| all[i * (n + 1)] = 1.);
@@ -168,7 +207,11 @@ mod tests {
             h.undo(&mut y);
             assert!(x.iter().zip(&y).all(|(a, b)| (a - b).abs() < 1e-5), "{n}");
         }
-        // Those of models' feed-forwards: 13,824 = 128 x 108, 14,336 = 512 x 28.
-        assert!([4096, 5120, 8192, 13_824, 14_336, 28_672].into_iter().all(|n| Hadamard::new(n).is_flat()));
+        // Those of models' feed-forwards: 11,008 = 172 x 64, 13,824 = 108 x 128, 14,336 = 28 x 512.
+        assert!(
+            [4096, 5120, 8192, 11_008, 13_824, 14_336, 28_672]
+                .into_iter()
+                .all(|n| Hadamard::new(n).is_flat())
+        );
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Integers of so many bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Int {
     /// 2 to 8.
     pub bits: u8,
@@ -19,6 +19,8 @@ pub struct Int {
     pub symmetric: bool,
     /// Whose convention.
     pub zero: Zero,
+    /// The share of a range that is kept, as QuaRot's `clip_ratio`: what lies outside goes to its ends.
+    pub clip: f32,
 }
 
 /// What becomes of a group whose values do not straddle zero.
@@ -69,14 +71,14 @@ impl Int {
     /// Refuses widths that the rule cannot have.
     pub fn new(bits: u8, symmetric: bool) -> Result<Self> {
         ensure!((2..=8).contains(&bits), "{bits} bits: integers have 2 to 8");
-        Ok(Self { bits, symmetric, zero: Zero::Clamped })
+        Ok(Self { bits, symmetric, zero: Zero::Clamped, clip: 1. })
     }
 
     /// Fits the range of `x`; each operation rounded to `precision`, as the study's ran in fp16.
     #[inline(always)]
     pub fn fit(self, x: &[f32], precision: Precision) -> Fitted {
         let (min, max) = range(x);
-        self.fit_range(min, max, precision)
+        self.fit_range(min * self.clip, max * self.clip, precision)
     }
 
     /// The same of a range.

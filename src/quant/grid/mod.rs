@@ -177,6 +177,7 @@ struct Keys {
     symmetric: Option<bool>,
     zero: Option<Zero>,
     search: Option<Search>,
+    clip: Option<f32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -220,11 +221,11 @@ impl Over {
 
 impl Grid {
     /// Its keys in a table.
-    pub const KEYS: &[&str] = &["bits", "format", "per", "group", "symmetric", "zero", "search"];
+    pub const KEYS: &[&str] = &["bits", "format", "per", "group", "symmetric", "zero", "search", "clip"];
 
     /// Integers in the study's convention.
     pub fn int(bits: u8, per: Per, group: usize, symmetric: bool) -> Self {
-        let format = Format::Int(Int { bits, symmetric, zero: Zero::Clamped });
+        let format = Format::Int(Int { bits, symmetric, zero: Zero::Clamped, clip: 1. });
         Self { format, per, group, search: false }
     }
 
@@ -252,11 +253,13 @@ impl Grid {
             (Some(bits), None) => {
                 let mut int = Int::new(bits, keys.symmetric.unwrap_or(false))?;
                 int.zero = keys.zero.unwrap_or(zero);
+                int.clip = keys.clip.unwrap_or(1.);
                 Self { format: Format::Int(int), ..Self::int(bits, Per::Group, usual(), false) }
             }
             (None, Some(name)) => {
-                if keys.symmetric.is_some() || keys.zero.is_some() || keys.search.is_some() {
-                    mistake!("`symmetric`, `zero` and `search` are for integers, not for `{name}`");
+                let own = keys.symmetric.is_some() || keys.zero.is_some();
+                if own || keys.search.is_some() || keys.clip.is_some() {
+                    mistake!("`symmetric`, `zero`, `search` and `clip` are for integers, not for `{name}`");
                 }
                 match Self::named(name) {
                     Some(grid) => grid,
@@ -283,6 +286,15 @@ impl Grid {
             Int::new(int.bits, int.symmetric)?;
             if int.symmetric && int.zero == Zero::Exact {
                 mistake!("`zero = \"exact\"` keeps the smallest value, and `symmetric` codes have none");
+            }
+            if !(int.clip > 0. && int.clip <= 1.) {
+                mistake!(
+                    "`clip` is {}: the share of a range that is kept is above 0 and at most 1",
+                    int.clip
+                );
+            }
+            if int.clip < 1. && self.search {
+                mistake!("`clip` and `search` both say where a range is cut; it is one of them");
             }
         }
         if self.group == 0 {
@@ -445,7 +457,11 @@ impl Grid {
                     (Zero::Free, false) => "rounded, not clamped; range not stretched to zero",
                 }
                 .into();
-                all["range"] = if self.search { "cut for the least |error|^2.4" } else { "min-max" }.into();
+                all["range"] = match (self.search, int.clip) {
+                    (true, _) => "cut for the least |error|^2.4".into(),
+                    (false, 1.) => "min-max".into(),
+                    (false, clip) => format!("{clip} of min-max").into(),
+                };
             }
             Format::Levels(levels) => {
                 all["scale"] = match levels.scale {

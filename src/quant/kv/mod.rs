@@ -220,6 +220,9 @@ impl Side {
             if int.zero != Zero::Clamped {
                 all["zero"] = own["zero"].clone();
             }
+            if int.clip < 1. {
+                all["clip"] = int.clip.into();
+            }
         }
         if self.outliers > 0. {
             all["outliers"] = self.outliers.into();

@@ -44,6 +44,9 @@ pub struct Rotate {
     /// Of the signs.
     #[serde(default)]
     pub seed: u64,
+    /// Signs that are known, in place of drawn ones: how another program's rotation is held to ours.
+    #[serde(skip)]
+    pub signs: Option<Vec<f32>>,
 }
 
 fn yes() -> bool {
@@ -52,7 +55,7 @@ fn yes() -> bool {
 
 impl Default for Rotate {
     fn default() -> Self {
-        Self { online: true, seed: 0 }
+        Self { online: true, seed: 0, signs: None }
     }
 }
 
@@ -67,7 +70,8 @@ struct Stream {
 impl Rotate {
     fn stream(&self, spec: &DecoderSpec) -> Stream {
         let mut random = Random::new(self.seed);
-        let signs = (0..spec.hidden).map(|_| if random.bits(1) == 0 { 1. } else { -1. }).collect();
+        let drawn = (0..spec.hidden).map(|_| if random.bits(1) == 0 { 1. } else { -1. });
+        let signs = self.signs.clone().unwrap_or_else(|| drawn.collect());
         let mean = spec.blocks.iter().map(|b| b.norm).chain(spec.norm).any(|n| n.kind == NormKind::Layer);
         Stream { signs, hadamard: Hadamard::new(spec.hidden), mean }
     }

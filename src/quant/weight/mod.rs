@@ -21,7 +21,7 @@ use super::{
     Described, Entry,
     calibrate::{Inputs, Seen},
     correct::{Correct, Counts},
-    grid::{Grid, Per, Zero, usual},
+    grid::{Format, Grid, Per, Zero, usual},
     keep::{By, Keep},
     learn::Learner,
 };
@@ -339,6 +339,10 @@ impl Weights {
         self.grid.check()?;
         self.keep.as_ref().map_or(Ok(()), Keep::check)?;
         self.correct.as_ref().map_or(Ok(()), Correct::check)?;
+        let plain = matches!(self.method, Method::Rtn(_) | Method::Gptq(_));
+        if matches!(self.grid.format, Format::Int(int) if int.clip < 1.) && !plain {
+            mistake!("`clip` is for rtn and gptq: this method finds ranges of its own");
+        }
         if self.is_wrapped() && self.rounder().learner().is_some() {
             mistake!(
                 "`keep` and `correct` are for methods that round one matrix, not for those that learn a block"
