@@ -36,7 +36,8 @@ fn types_are_ggmls_bit_for_bit() {
     let (spec, site) = (spec("llama-32"), Site::new(0, Role::Up));
     let mut count = 0;
     for name in Type::names() {
-        for (suffix, imatrix) in [("", false), ("-imatrix", true)] {
+        let demands = Type::named(name).unwrap().demands_importance();
+        for (suffix, imatrix) in [("", false), ("-imatrix", true)].into_iter().skip(usize::from(demands)) {
             let r = recipe(&format!("weights = {{ method = 'gguf', type = '{name}', imatrix = {imatrix} }}"));
             let weights = r.weights.unwrap();
             let given =
@@ -53,7 +54,34 @@ fn types_are_ggmls_bit_for_bit() {
         let bits = all[&format!("{name}-bits")].to_vec1::<f32>().unwrap()[0];
         assert_eq!(Type::named(name).unwrap().bits(8 * 256) as f32, bits, "{name}");
     }
-    assert_eq!(count, 34);
+    assert_eq!(count, 47);
+}
+
+/// Without importance, what is made under it alone is a mistake; an expert that saw no token has all ones, with
+/// a note.
+#[test]
+fn some_types_demand_importance() {
+    let text = |what: &str, imatrix: bool| {
+        let table = format!("name = 'x'\nweights = {{ method = 'gguf', {what}, imatrix = {imatrix} }}");
+        Recipe::from_table(toml::from_str(&table).unwrap())
+    };
+    for what in ["type = 'iq1_s'", "type = 'iq2_xs'", "file = 'iq1_m'", "file = 'iq3_xs'"] {
+        let error = format!("{:#}", text(what, false).unwrap_err());
+        assert!(error.contains("imatrix = true"), "{error}");
+        text(what, true).unwrap();
+    }
+    let weight = &golden("gguf/types")["weight"];
+    let (spec, site) = (spec("mixtral"), Site { expert: Some(Expert::Routed(3)), ..Site::new(0, Role::Up) });
+    let weights = text("type = 'iq2_xxs'", true).unwrap().weights.unwrap();
+    let rounded = |seen: &Seen| {
+        let given = Given { site, spec: &spec, grid: &weights.grid, seen, precision: Precision::F32 };
+        let rounded = weights.rounder().round(weight, &given).unwrap();
+        (rounded.weight.to_vec2::<f32>().unwrap(), rounded.note)
+    };
+    let (unseen, note) = rounded(&Seen::default());
+    let (ones, none) = rounded(&Seen { tokens: 1, square: vec![1.; 256], ..Seen::default() });
+    assert!(note.unwrap().contains("no calibration token") && none.is_none());
+    assert_eq!(unseen, ones);
 }
 
 fn spec(name: &str) -> DecoderSpec {
@@ -169,6 +197,16 @@ fn a_file_rounds_the_embedding_too() {
 fn files_have_their_published_sizes() {
     let spec = spec("llama-3.1-8b");
     let published = [
+        ("imatrix-iq1_s", 2.0042),
+        ("imatrix-iq1_m", 2.1460),
+        ("imatrix-iq2_xxs", 2.3824),
+        ("imatrix-iq2_xs", 2.5882),
+        ("imatrix-iq2_s", 2.7403),
+        ("imatrix-iq2_m", 2.9294),
+        ("imatrix-iq3_xxs", 3.2548),
+        ("imatrix-iq3_xs", 3.4977),
+        ("iq3_s", 3.6606),
+        ("iq3_m", 3.7628),
         ("imatrix-q2_k_s", 2.9697),
         ("q2_k", 3.1593),
         ("q3_k_s", 3.6429),

@@ -7,6 +7,7 @@
     python tests/make_gguf.py --ggml FOLDER --llama FOLDER
 
 `types.safetensors`: awkward rows, an importance vector, and what each type makes of them without and with it, decoded by ggml.
+`src/quant/weight/gguf/grids.bin`: which codes of a group IQ types have an index for, two bytes a point, grid after grid.
 `mixtures.json`: for models of many shapes, each file type's types, tensor by tensor, `type*count` along the blocks. The rule is
 cut out of `llama-quant.cpp` function by function and compiled beside a model of five numbers: nothing of it is kept here.
 
@@ -20,6 +21,7 @@ import json
 import math
 import random
 import re
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -28,17 +30,23 @@ import torch
 from safetensors.torch import save_file
 
 GOLDENS = Path(__file__).resolve().parent / "goldens" / "gguf"
+GRIDS = Path(__file__).resolve().parents[1] / "src" / "quant" / "weight" / "gguf" / "grids.bin"
 FLAGS = ["-O2", "-ffp-contract=off", "-fno-fast-math"]
 
 # ggml's numbers of its types.
 TYPES = {
     "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "q2_k": 10, "q3_k": 11, "q4_k": 12, "q5_k": 13, "q6_k": 14,
-    "iq4_nl": 20, "iq4_xs": 23, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "q1_0": 41, "q2_0": 42,
+    "iq2_xxs": 16, "iq2_xs": 17, "iq3_xxs": 18, "iq1_s": 19, "iq4_nl": 20, "iq3_s": 21, "iq2_s": 22, "iq4_xs": 23, "iq1_m": 29,
+    "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40, "q1_0": 41, "q2_0": 42,
 }  # fmt: skip
+
+# Those that ggml does not make without importance (`ggml_quantize_requires_imatrix`).
+DEMANDING = ["iq2_xxs", "iq2_xs", "iq1_s"]
 
 FILES = [
     "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m",
-    "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4_moe",
+    "q5_k_s", "q5_k_m", "q6_k", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m",
+    "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4_moe",
 ]  # fmt: skip
 
 # name, architecture, blocks, query heads a key head, experts, width, feed-forward, tied, fused qkv, gate, 70B.
@@ -163,7 +171,7 @@ def types(ggml, folder):
     tensors = {"weight": w, "importance": importance}
     for name, number in TYPES.items():
         decode = {"q2_k": "q2_K", "q3_k": "q3_K", "q4_k": "q4_K", "q5_k": "q5_K", "q6_k": "q6_K"}.get(name, name)
-        for kind, weights in (("", None), ("-imatrix", importance)):
+        for kind, weights in (("", None), ("-imatrix", importance))[name in DEMANDING :]:
             source = (ctypes.c_float * w.numel())(*w.flatten().tolist())
             counts = (ctypes.c_float * 256)(*weights.tolist()) if weights is not None else None
             packed, out = ctypes.create_string_buffer(1 << 16), (ctypes.c_float * w.numel())()
@@ -172,9 +180,19 @@ def types(ggml, folder):
             )
             getattr(lib, f"dequantize_row_{decode}")(packed, ctypes.cast(out, floats), ctypes.c_int64(w.numel()))
             tensors[name + kind] = torch.tensor(list(out)).reshape(8, 256)
-            if weights is None:
-                tensors[name + "-bits"] = torch.tensor([float(used) * 8])
+            tensors[name + "-bits"] = torch.tensor([float(used) * 8])
     save_file(tensors, GOLDENS / "types.safetensors")
+
+
+def grids(ggml):
+    text = (ggml / "src" / "ggml-quants.c").read_text()
+    packed = b""
+    for name in ("2bit_256", "2bit_512", "2bit_1024", "1bit_2048", "256", "512"):
+        points = re.search(rf"\bkgrid_{name}\[\w+\] = \{{([^}}]*)\}}", text)[1]
+        points = [int(point) for point in re.findall(r"\d+", points)]
+        assert len(points) == int(name.split("_")[-1]), name
+        packed += struct.pack(f"<{len(points)}H", *points)
+    GRIDS.write_bytes(packed)
 
 
 def mixtures(llama, ggml, folder):
@@ -223,6 +241,7 @@ if __name__ == "__main__":
     parser.add_argument("--llama", type=Path, required=True)
     args = parser.parse_args()
     GOLDENS.mkdir(parents=True, exist_ok=True)
+    grids(args.ggml)
     with tempfile.TemporaryDirectory() as folder:
         types(args.ggml, Path(folder))
         mixtures(args.llama, args.ggml, Path(folder))

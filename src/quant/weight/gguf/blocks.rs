@@ -1,8 +1,8 @@
-//! Blocks of 16 to 256 values with one scale: GGUF's first types, its ternary types, and MXFP4.
+//! Blocks of 16 to 256 values with one scale: GGUF's first types, its ternary types, MXFP4 and NVFP4.
 //!
 //! ```text
 //! q4_0 q5_0 q8_0      d q              q4_1 q5_1   d q + m            d, m in 16 bits
-//! q1_0 q2_0 tq1_0 tq2_0   d times -1 and 1; -1 to 2; -1, 0 and 1     mxfp4   2^e times E2M1
+//! q1_0 q2_0 tq1_0 tq2_0   d times -1 and 1; -1 to 2; -1, 0 and 1     mxfp4 nvfp4   2^e, E4M3 times E2M1
 //! ```
 //! Every operation is one of f32 in the order of ggml's `ggml-quants.c` (`quantize_row_*_ref`, `*_impl`,
 //! `dequantize_row_*`), because a last bit of a scale moves codes.
@@ -120,15 +120,36 @@ pub fn ternary(x: &[f32], _: Option<Weighing>, out: &mut [f32]) {
 /// Twice the values of E2M1, as their codes order them.
 const E2M1: [f32; 16] = [0., 1., 2., 3., 4., 6., 8., 12., 0., -1., -2., -3., -4., -6., -8., -12.];
 
-/// OCP's MXFP4 as ggml rounds to it: the first of two values that are as near.
+/// OCP's MXFP4 as ggml rounds to it.
 pub fn mxfp4(x: &[f32], _: Option<Weighing>, out: &mut [f32]) {
     let most = farthest(x).abs();
     // Logarithms of C's f32 are those of f64, rounded: just below a power of two they are that power's.
     let power = (f64::from(most).log2() as f32).floor() as i32;
     let exponent = if most > 0. { (power - 2 + 127).clamp(0, 255) } else { 0 };
     let d = 2f64.powi(exponent - 128) as f32;
+    e2m1(d, x, out);
+}
+
+/// The nearest of E2M1's values, twice which `d` scales: the first of two that are as near.
+fn e2m1(d: f32, x: &[f32], out: &mut [f32]) {
     for (o, x) in out.iter_mut().zip(x) {
         let off = |level: f32| (level * d - x).abs();
         *o = E2M1.iter().fold(E2M1[0], |best, &level| if off(level) < off(best) { level } else { best }) * d;
+    }
+}
+
+/// The nearest value of E4M3 without a sign, as ggml has it: halves go up, and from 248 on all is 448.
+fn e4m3(x: f32) -> f32 {
+    if x < 0.015_625 {
+        return ((x * 512. + 0.5) as i32).min(7) as f32 / 512.;
+    }
+    let rounded = f32::from_bits((x.to_bits() + (1 << 19)) & !0xf_ffff);
+    if rounded < 256. { rounded } else { 448. }
+}
+
+/// NVIDIA's NVFP4, without the scale of the whole matrix: E2M1 under a scale in E4M3 for 16 values.
+pub fn nvfp4(x: &[f32], _: Option<Weighing>, out: &mut [f32]) {
+    for (x, out) in x.chunks(16).zip(out.chunks_mut(16)) {
+        e2m1(0.5 * e4m3(farthest(x).abs() / 6.), x, out);
     }
 }

@@ -29,12 +29,26 @@ pub static FILES: &[(&str, Type)] = &[
     ("q5_k_s", Q5K),
     ("q5_k_m", Q5K),
     ("q6_k", Q6K),
+    ("iq1_s", Iq1S),
+    ("iq1_m", Iq1M),
+    ("iq2_xxs", Iq2Xxs),
+    ("iq2_xs", Iq2Xs),
+    ("iq2_s", Iq2Xs),
+    ("iq2_m", Iq2S),
+    ("iq3_xxs", Iq3Xxs),
+    ("iq3_xs", Iq3S),
+    ("iq3_s", Iq3S),
+    ("iq3_m", Iq3S),
     ("iq4_nl", Iq4Nl),
     ("iq4_xs", Iq4Xs),
     ("tq1_0", Tq1_0),
     ("tq2_0", Tq2_0),
     ("mxfp4_moe", Mxfp4),
 ];
+
+/// File types that `llama-quantize` makes with an importance matrix alone, for some of their tensors' types.
+pub static DEMANDING: &[&str] =
+    &["q2_k_s", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs"];
 
 /// What a tensor is to the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +182,8 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
             ("mxfp4_moe", _) => Q8_0,
             _ if at.falcon || !at.inputs.is_multiple_of(usual.block()) => Q8_0,
             (_, Q8_0) => Q8_0,
+            ("iq3_xxs", _) => Q5K,
+            _ if smallest(file) => Q5K,
             _ => Q6K,
         },
         _ if file == "mxfp4_moe" => {
@@ -179,8 +195,11 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
         }
         Part::Embedding => match file {
             "tq1_0" | "tq2_0" | "q2_0" => Q4K,
+            "iq2_s" | "iq2_m" | "iq3_xxs" => Iq3S,
+            _ if smallest(file) => Q2K,
             _ => usual,
         },
+        _ if smallest(file) => small(file, usual, at),
         Part::V => {
             let kind = match file {
                 "q2_k" if at.shared >= 4 => Q4K,
@@ -189,6 +208,9 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
                 "q3_k_m" if at.index < 2 => Q5K,
                 "q3_k_m" => Q4K,
                 "q3_k_l" => Q5K,
+                "iq3_xxs" | "iq3_xs" | "iq3_s" if at.shared >= 4 => Q4K,
+                "iq3_xxs" if !at.importance => Iq3S,
+                "iq3_m" => Q4K,
                 "iq4_nl" | "iq4_xs" if at.shared >= 4 => Q5K,
                 "q4_k_m" | "q5_k_m" if at.more() => Q6K,
                 "q4_k_s" if at.index < 4 => Q5K,
@@ -201,6 +223,12 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
             }
         }
         Part::K if eight => Q8_0,
+        Part::Q | Part::K => match file {
+            "iq3_xs" => Iq3Xxs,
+            "iq3_xxs" => Iq2S,
+            _ => usual,
+        },
+        Part::Up if file == "iq3_xs" && !at.first(8) && at.index < 7 * at.count / 8 => Iq3Xxs,
         Part::Down => match file {
             "q2_k" => Q3K,
             "q2_k_s" if at.first(8) => Q4K,
@@ -213,6 +241,9 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
                     Q5K
                 }
             }
+            "iq3_xxs" if !at.importance && at.first(8) => Q4K,
+            "iq3_xxs" if !at.importance => Q3K,
+            "iq3_m" if at.first(8) || eight && at.more() => Q4K,
             "q4_k_m" if at.falcon && at.first(16) => Q6K,
             "q4_k_m" if at.falcon && at.more() => Q5K,
             "q4_k_m" if !at.falcon && at.more() => Q6K,
@@ -227,12 +258,35 @@ pub fn kind(file: &str, usual: Type, at: &Place) -> Type {
             "q3_k_l" if at.falcon => Q4K,
             _ if at.falcon => usual,
             "q2_k" | "q3_k_s" | "q3_k_m" | "iq4_nl" | "q4_k_s" | "q4_k_m" | "iq4_xs" if eight => Q5K,
+            "iq3_xxs" | "iq3_xs" | "iq3_s" | "iq3_m" if eight => Q5K,
             _ if eight => usual,
             "q2_k" => Q3K,
-            "q3_k_m" => Q4K,
+            "iq3_xxs" => Iq3S,
+            "q3_k_m" | "iq3_m" => Q4K,
             "q3_k_l" => Q5K,
             _ => usual,
         },
-        Part::Q | Part::K | Part::Up | Part::Other => usual,
+        Part::Up | Part::Other => usual,
+    }
+}
+
+/// Files of 1 and 2 bits, whose blocks have rules of their own.
+fn smallest(file: &str) -> bool {
+    matches!(file, "iq1_s" | "iq1_m" | "iq2_xxs" | "iq2_xs" | "iq2_s" | "iq2_m")
+}
+
+/// The type of a block's tensor in one of them.
+fn small(file: &str, usual: Type, at: &Place) -> Type {
+    let larger = matches!(file, "iq2_s" | "iq2_m");
+    let more = if larger { Iq3S } else { Q2K };
+    match at.part {
+        Part::V if at.shared >= 4 || at.experts >= 4 => Q4K,
+        Part::V => more,
+        Part::K if at.experts == 8 => Q4K,
+        Part::Down if at.first(8) => more,
+        Part::Out if at.experts == 8 => Q5K,
+        Part::Out if larger => Iq3S,
+        Part::Out if matches!(file, "iq1_s" | "iq1_m") => Iq2Xxs,
+        _ => usual,
     }
 }

@@ -12,12 +12,12 @@ use super::{
 };
 
 /// The sum of squares.
-fn power(x: &[f32]) -> f32 {
+pub fn power(x: &[f32]) -> f32 {
     x.iter().fold(0., |sum, x| sum + x * x)
 }
 
 /// What each value of a group counts: its importance, and more where it is large.
-fn counts(x: &[f32], importance: &[f32], spread: f32, w: &mut [f32]) {
+pub fn counts(x: &[f32], importance: &[f32], spread: f32, w: &mut [f32]) {
     w.iter_mut().zip(x).zip(importance).for_each(|((w, x), i)| *w = i * (spread + x * x).sqrt());
 }
 

@@ -5,18 +5,22 @@
 //! { method = "gguf", file = "q4_k_m" }      a whole file: each linear in the mixture's type, the head and the embedding too
 //! imatrix = true                            values count by the mean square of their inputs (llama-imatrix)
 //! ```
-//! One file an idea: [`types`] has their blocks, [`files`] the mixtures, [`blocks`], [`k`] and [`iq4`] what is rounded, [`fit`]
-//! how scales are searched. Rows that no block divides fall back as they do there.
+//! One file an idea: [`types`] has their blocks, [`files`] the mixtures, [`blocks`], [`k`], [`iq4`], [`iq`]
+//! and [`iq1`] what is rounded, [`fit`] how scales are searched, [`lattice`] the points that the last two
+//! round to. Rows that no block divides fall back as they do there.
 pub mod blocks;
 pub mod files;
 pub mod fit;
+pub mod iq;
+pub mod iq1;
 pub mod iq4;
 pub mod k;
+pub mod lattice;
 pub mod types;
 
 use self::{
     blocks::Weighing,
-    files::{FILES, Place, kind},
+    files::{DEMANDING, FILES, Place, kind},
     types::Type,
 };
 use super::{Given, Needs, Rounded, Rounder};
@@ -101,7 +105,8 @@ impl Gguf {
 }
 
 impl Type {
-    /// A matrix `[rows, inputs]` in this type; `importance`: of each input, its mean square.
+    /// A matrix `[rows, inputs]` in this type; `importance`: of each input, its mean square. Where a type
+    /// demands it and there is none, inputs count alike, as in llama.cpp for an expert that saw no token.
     ///
     /// # Errors
     /// Rows that its blocks do not divide.
@@ -115,6 +120,8 @@ impl Type {
         let (out, inner) = weight.dims2()?;
         let block = self.block();
         ensure!(inner.is_multiple_of(block), "rows of {inner} in blocks of {block}");
+        let alike = vec![1.; if self.demands_importance() { inner } else { 0 }];
+        let importance = importance.or_else(|| self.demands_importance().then_some(&alike[..]));
         let w = weight.to_device(&Device::Cpu)?.contiguous()?;
         let mut all = vec![0f32; out * inner];
         rows::with(&w, |w| {
@@ -193,13 +200,17 @@ impl Rounder for Gguf {
     fn check(&self, _: &Grid) -> Result<()> {
         match (&self.kind, &self.file) {
             (Some(name), None) => {
-                if Type::named(name).is_none() {
+                let kind = Type::named(name);
+                if kind.is_none() {
                     let all: Vec<_> = Type::names().collect();
                     mistake!(
                         "no GGUF type `{name}`{}; there are: {}",
                         nearest(name, all.iter().copied()),
                         all.join(", ")
                     );
+                }
+                if kind.is_some_and(Type::demands_importance) && !self.imatrix {
+                    mistake!("ggml makes {name} with an importance matrix alone: say imatrix = true");
                 }
             }
             (None, Some(name)) => {
@@ -211,9 +222,9 @@ impl Rounder for Gguf {
                         all.join(", ")
                     );
                 }
-                if name == "q2_k_s" && !self.imatrix {
+                if DEMANDING.contains(&name.as_str()) && !self.imatrix {
                     mistake!(
-                        "llama-quantize makes q2_k_s with an importance matrix alone: say imatrix = true"
+                        "llama-quantize makes {name} with an importance matrix alone: say imatrix = true"
                     );
                 }
             }

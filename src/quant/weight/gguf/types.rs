@@ -1,7 +1,7 @@
 //! GGUF's tensor types: their blocks, what they take, and what a row falls back to that no block divides.
 use super::{
     blocks::{self, Round},
-    iq4, k,
+    iq, iq1, iq4, k,
 };
 
 /// A tensor's type, as ggml numbers them no more: by name.
@@ -22,11 +22,19 @@ pub enum Type {
     Q4K,
     Q5K,
     Q6K,
+    Iq1S,
+    Iq1M,
+    Iq2Xxs,
+    Iq2Xs,
+    Iq2S,
+    Iq3Xxs,
+    Iq3S,
     Iq4Nl,
     Iq4Xs,
     Tq1_0,
     Tq2_0,
     Mxfp4,
+    Nvfp4,
 }
 
 /// What a type is.
@@ -36,7 +44,7 @@ struct Facts {
     /// Values.
     block: usize,
     bytes: usize,
-    /// Of one code.
+    /// Of one code: where an index stands for several, its share of that, and of their signs.
     bits: f64,
     /// `None` for floats, which are rounded one by one.
     round: Option<Round>,
@@ -64,11 +72,19 @@ static ALL: &[Facts] = &[
     facts(Type::Q4K, "q4_k", 256, 144, 4., k::q4_k),
     facts(Type::Q5K, "q5_k", 256, 176, 5., k::q5_k),
     facts(Type::Q6K, "q6_k", 256, 210, 6., k::q6_k),
+    facts(Type::Iq1S, "iq1_s", 256, 50, 11. / 8., iq1::iq1_s),
+    facts(Type::Iq1M, "iq1_m", 256, 56, 11. / 8., iq1::iq1_m),
+    facts(Type::Iq2Xxs, "iq2_xxs", 256, 66, 15. / 8., iq::iq2_xxs),
+    facts(Type::Iq2Xs, "iq2_xs", 256, 74, 16. / 8., iq::iq2_xs),
+    facts(Type::Iq2S, "iq2_s", 256, 82, 18. / 8., iq::iq2_s),
+    facts(Type::Iq3Xxs, "iq3_xxs", 256, 98, 23. / 8., iq::iq3_xxs),
+    facts(Type::Iq3S, "iq3_s", 256, 110, 26. / 8., iq::iq3_s),
     facts(Type::Iq4Nl, "iq4_nl", 32, 18, 4., iq4::iq4_nl),
     facts(Type::Iq4Xs, "iq4_xs", 256, 136, 4., iq4::iq4_xs),
     facts(Type::Tq1_0, "tq1_0", 256, 54, TRIT, blocks::ternary),
     facts(Type::Tq2_0, "tq2_0", 256, 66, 2., blocks::ternary),
     facts(Type::Mxfp4, "mxfp4", 32, 17, 4., blocks::mxfp4),
+    facts(Type::Nvfp4, "nvfp4", 64, 36, 4., blocks::nvfp4),
 ];
 
 impl Type {
@@ -112,6 +128,11 @@ impl Type {
         self.facts().round
     }
 
+    /// Whether ggml makes it under importance alone (`ggml_quantize_requires_imatrix`).
+    pub fn demands_importance(self) -> bool {
+        matches!(self, Type::Iq1S | Type::Iq2Xxs | Type::Iq2Xs)
+    }
+
     /// What `llama-quantize` takes for rows of so many values: a type of blocks of 32 where this one's do not divide them, and
     /// 16-bit floats where those do not either (`tensor_type_fallback` of llama.cpp's `llama-quant.cpp`).
     pub fn for_rows(self, values: usize) -> Self {
@@ -119,7 +140,8 @@ impl Type {
             return self;
         }
         let smaller = match self {
-            Type::Iq4Xs => Type::Iq4Nl,
+            Type::Iq1S | Type::Iq1M | Type::Iq2Xxs | Type::Iq2Xs | Type::Iq2S => Type::Iq4Nl,
+            Type::Iq3Xxs | Type::Iq3S | Type::Iq4Xs => Type::Iq4Nl,
             Type::Q2_0 | Type::Q2K | Type::Q3K | Type::Tq1_0 | Type::Tq2_0 => Type::Q4_0,
             Type::Q4K => Type::Q5_0,
             Type::Q5K => Type::Q5_1,
