@@ -35,7 +35,7 @@ const ALL: &[(&str, &str)] = &[
     ("efficientqat", "method = 'efficientqat', bits = #, group = 8, passes = 1"),
     ("hqq", "method = 'hqq', bits = #, group = 8"),
     ("kmeans", "method = 'kmeans', bits = #"),
-    ("kmeans", "method = 'kmeans', bits = #, group = 16, per = 'group', sensitivity = true"),
+    ("kmeans", "method = 'kmeans', bits = #, group = 16, per = 'group', sensitivity = 'gradients'"),
     ("gguf", "method = 'gguf', type = 'q#_0'"),
 ];
 

@@ -41,7 +41,8 @@ fn spec() -> DecoderSpec {
 
 fn round(weights: &Weights, w: &Tensor, seen: &Seen) -> Tensor {
     let (spec, site) = (spec(), Site::new(0, Role::Up));
-    let given = Given { site, spec: &spec, grid: &weights.grid, seen, precision: Precision::F32 };
+    let given =
+        Given { site, spec: &spec, grid: &weights.grid, seen, gradients: None, precision: Precision::F32 };
     weights.rounder().round(w, &given).unwrap().weight
 }
 
@@ -294,9 +295,9 @@ fn kmeans_loses_no_more_than_squeezellms() {
     let seen = Seen { tokens: 256, square: power.clone(), ..Seen::default() };
     for bits in [2, 3, 4] {
         for (name, counts) in [("plain", vec![1.; 200]), ("sensitive", power.clone())] {
-            let sensitive = name == "sensitive";
+            let sensitive = if name == "sensitive" { "inputs" } else { "none" };
             let ours = round(
-                &weights(&format!("method = 'kmeans', bits = {bits}, sensitivity = {sensitive}")),
+                &weights(&format!("method = 'kmeans', bits = {bits}, sensitivity = '{sensitive}'")),
                 w,
                 &seen,
             );
@@ -364,7 +365,14 @@ fn kmeans_properties() {
     }
     // In half precision, codebooks are of such numbers.
     let (spec, site) = (spec(), Site::new(0, Role::Up));
-    let given = Given { site, spec: &spec, grid: &method.grid, seen: &nothing, precision: Precision::F16 };
+    let given = Given {
+        site,
+        spec: &spec,
+        grid: &method.grid,
+        seen: &nothing,
+        gradients: None,
+        precision: Precision::F16,
+    };
     let half = numbers(&method.rounder().round(&rows(20), &given).unwrap().weight);
     assert!(half.iter().all(|&x| Precision::F16.one(x) == x));
 }
@@ -379,7 +387,7 @@ fn kmeans_with_a_text() {
         (0..3).map(|s| (0..60).map(|i| ((i * 31 + s * 17 + i * i * 7) % 1024) as u32).collect()).collect();
     let (plain, sensitive) = (
         recipe("weights = { method = 'kmeans', bits = 3 }"),
-        recipe("weights = { method = 'kmeans', bits = 3, sensitivity = true }\nskip = []"),
+        recipe("weights = { method = 'kmeans', bits = 3, sensitivity = 'inputs' }\nskip = []"),
     );
     assert!(plain.streams().is_empty() && !sensitive.streams().is_empty());
     let said = apply(&sensitive, &full, 16, &[]).err().unwrap().to_string();
@@ -403,7 +411,10 @@ fn kmeans_with_a_text() {
     let w = rows(104);
     let square: Vec<f64> = (0..104).map(|i| if i % 5 == 0 { 100. } else { 0.1 }).collect();
     let seen = Seen { tokens: 9, square: square.clone(), ..Seen::default() };
-    let method = |s: bool| weights(&format!("method = 'kmeans', bits = 3, sensitivity = {s}"));
+    let method = |by: bool| {
+        let by = if by { "inputs" } else { "none" };
+        weights(&format!("method = 'kmeans', bits = 3, sensitivity = '{by}'"))
+    };
     let lost = |q: Tensor| -> f64 {
         let (w, q) = (numbers(&w), numbers(&q));
         w.iter().zip(&q).enumerate().map(|(i, (w, q))| square[i % 104] * f64::from(w - q).powi(2)).sum()
@@ -412,7 +423,8 @@ fn kmeans_with_a_text() {
     let (spec, site) = (spec(), Site::new(0, Role::Up));
     let with = |seen: &Seen| {
         let method = method(true);
-        let given = Given { site, spec: &spec, grid: &method.grid, seen, precision: Precision::F32 };
+        let given =
+            Given { site, spec: &spec, grid: &method.grid, seen, gradients: None, precision: Precision::F32 };
         method.rounder().round(&w, &given)
     };
     let blind = with(&Seen::default()).unwrap();

@@ -40,8 +40,14 @@ fn types_are_ggmls_bit_for_bit() {
         for (suffix, imatrix) in [("", false), ("-imatrix", true)].into_iter().skip(usize::from(demands)) {
             let r = recipe(&format!("weights = {{ method = 'gguf', type = '{name}', imatrix = {imatrix} }}"));
             let weights = r.weights.unwrap();
-            let given =
-                Given { site, spec: &spec, grid: &weights.grid, seen: &seen, precision: Precision::F32 };
+            let given = Given {
+                site,
+                spec: &spec,
+                grid: &weights.grid,
+                seen: &seen,
+                gradients: None,
+                precision: Precision::F32,
+            };
             let ours = weights.rounder().round(weight, &given).unwrap().weight;
             let (ours, want) =
                 (ours.to_vec2::<f32>().unwrap(), all[&format!("{name}{suffix}")].to_vec2::<f32>().unwrap());
@@ -74,7 +80,14 @@ fn some_types_demand_importance() {
     let (spec, site) = (spec("mixtral"), Site { expert: Some(Expert::Routed(3)), ..Site::new(0, Role::Up) });
     let weights = text("type = 'iq2_xxs'", true).unwrap().weights.unwrap();
     let rounded = |seen: &Seen| {
-        let given = Given { site, spec: &spec, grid: &weights.grid, seen, precision: Precision::F32 };
+        let given = Given {
+            site,
+            spec: &spec,
+            grid: &weights.grid,
+            seen,
+            gradients: None,
+            precision: Precision::F32,
+        };
         let rounded = weights.rounder().round(weight, &given).unwrap();
         (rounded.weight.to_vec2::<f32>().unwrap(), rounded.note)
     };

@@ -88,7 +88,7 @@ const METHODS: &[(&str, &str)] = &[
     ("rtn", "w#"),
     ("hqq", "hqq-w#"),
     ("kmeans", "kmeans-w#"),
-    ("kmeans, sensitivity", "weights = { method = 'kmeans', bits = #, sensitivity = true }"),
+    ("kmeans, sensitivity", "weights = { method = 'kmeans', bits = #, sensitivity = 'gradients' }"),
     ("awq", "awq-w#"),
     ("gptq", "gptq-w#"),
     ("gptq, act_order", "weights = { method = 'gptq', bits = #, act_order = true }"),

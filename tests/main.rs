@@ -23,6 +23,8 @@ mod evaluators;
 mod every;
 /// What `transformers` computes, for every family and variant.
 mod families;
+/// What weights mean to a model.
+mod fisher;
 /// What must hold of every number format; codebooks.
 mod formats;
 /// Generated answers: neighbours, transformers, stop strings, filters.

@@ -12,7 +12,7 @@
     git clone https://github.com/xvyaward/owq                  03cfc99
     git clone https://github.com/ChengZhang-98/lqer            88b6960
     pip install torch transformers bitsandbytes termcolor scikit-learn toml colorlog
-    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|spqr|owq|lqer|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|llm_int8|prune|squeezellm|papers ...]
+    python tests/make_quantizers.py --source FOLDER-OF-CLONES [gptq|spqr|owq|lqer|awq|smoothquant|hqq|omniquant|mx|bitsandbytes|llm_int8|prune|squeezellm|papers|fisher ...]
 
 Each leaves tests/goldens/<method>/*.safetensors: what went in and what came out, f32. Nothing of the clones is changed but
 what needs a GPU: `torch.cuda.synchronize` and `.cuda()` do nothing, `.cpu()` copies, and CUDA extensions are empty modules. AWQ's clipping wants
@@ -344,6 +344,24 @@ def smoothquant(source):
         save("smoothquant", fixture.replace("/", "-"), tensors)
 
 
+def fisher(source):
+    """Squared gradients of each sequence's mean cross-entropy, summed: what SqueezeLLM's fork of transformers keeps (`square_grad_hook`)."""
+    for fixture in ("llama/gqa-tied", "opt/125m"):
+        model, tokens = model_and_tokens(fixture, 3, 20)
+        tensors, layers = {"tokens": tokens}, layers_of(model)
+        parameters("before", layers, tensors)
+        for sequence in tokens:
+            model.zero_grad()
+            model(sequence[None], labels=sequence[None]).loss.backward()
+            for i, layer in enumerate(layers):
+                for name, module in layer.named_modules():
+                    if name in ROLES and isinstance(module, nn.Linear):
+                        key = f"squares.{i}.{ROLES[name]}"
+                        square = module.weight.grad**2
+                        tensors[key] = tensors[key] + square if key in tensors else square
+        save("fisher", fixture.replace("/", "-"), tensors)
+
+
 def hqq(source):
     sys.path.insert(0, str(source / "hqq"))
     for name in ("hqq", "hqq.core"):
@@ -512,7 +530,7 @@ def papers(source):
     save("papers", "formats", tensors)
 
 
-ALL = {f.__name__: f for f in (gptq, spqr, owq, lqer, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, llm_int8, prune, squeezellm, papers)}
+ALL = {f.__name__: f for f in (gptq, spqr, owq, lqer, omniquant, awq, smoothquant, hqq, mx, bitsandbytes, llm_int8, prune, squeezellm, papers, fisher)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

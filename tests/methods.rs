@@ -51,7 +51,8 @@ fn differ(a: &Tensor, b: &Tensor, within: f32) -> f32 {
 
 fn round(weights: &Weights, w: &Tensor, seen: &Seen) -> Tensor {
     let (spec, site) = (tiny(), Site::new(0, Role::Up));
-    let given = Given { site, spec: &spec, grid: &weights.grid, seen, precision: Precision::F32 };
+    let given =
+        Given { site, spec: &spec, grid: &weights.grid, seen, gradients: None, precision: Precision::F32 };
     weights.round(w, &given).unwrap().weight
 }
 
@@ -127,7 +128,14 @@ fn spqr_is_the_authors() {
     ] {
         let method = weights(&format!("method = 'spqr', {table}"));
         let (spec, site) = (tiny(), Site::new(0, Role::Up));
-        let given = Given { site, spec: &spec, grid: &method.grid, seen: &seen, precision: Precision::F32 };
+        let given = Given {
+            site,
+            spec: &spec,
+            grid: &method.grid,
+            seen: &seen,
+            gradients: None,
+            precision: Precision::F32,
+        };
         let ours = method.rounder().round(w, &given).unwrap();
         let off = differ(&ours.weight, &all[name], 1e-3);
         let (mine, want) = (lost(w, &ours.weight, &h), lost(w, &all[name], &h));
@@ -180,7 +188,14 @@ fn lqer_is_the_authors() {
     ] {
         let method = weights(&format!("method = 'rtn', bits = 3, correct = {{ {table} }}"));
         let (spec, site) = (tiny(), Site::new(0, Role::Up));
-        let given = Given { site, spec: &spec, grid: &method.grid, seen: &seen, precision: Precision::F32 };
+        let given = Given {
+            site,
+            spec: &spec,
+            grid: &method.grid,
+            seen: &seen,
+            gradients: None,
+            precision: Precision::F32,
+        };
         let correct = method.correct.as_ref().unwrap();
         let ours = (nearest + correct.of(w, nearest, &given).unwrap()).unwrap();
         let off = differ(&ours, &all[name], 1e-4);
@@ -304,7 +319,7 @@ fn part(decoder: &Decoder, b: usize, name: &str) -> Option<Tensor> {
 }
 
 /// A fixture with the golden's parameters, as they were before.
-fn planted(fixture: &str, all: &Golden) -> Fixture {
+pub fn planted(fixture: &str, all: &Golden) -> Fixture {
     let mut f = families::load(&repo("tests/fixtures").join(fixture)).unwrap();
     let spec = f.spec.clone();
     let old = f.decoder.clone();
@@ -347,7 +362,7 @@ fn planted(fixture: &str, all: &Golden) -> Fixture {
     f
 }
 
-fn texts(all: &Golden) -> Vec<Vec<u32>> {
+pub fn texts(all: &Golden) -> Vec<Vec<u32>> {
     let rows = all["tokens"].to_vec2::<i64>().unwrap();
     rows.into_iter().map(|row| row.into_iter().map(|t| t as u32).collect()).collect()
 }
@@ -421,13 +436,29 @@ fn awq_is_the_authors() {
     }
 }
 
+/// Thresholds, and so scales and shifts, are the authors' in every norm of both blocks, for attention's outputs, gated ones and OPT's.
+#[test]
+fn osplus_is_the_authors() {
+    for name in ["llama/mha-untied", "llama/gqa-tied", "opt/125m"] {
+        let all = golden(&format!("osplus/{}", name.replace('/', "-")));
+        let f = planted(name, &all);
+        let bits = all["bits"].to_vec1::<i64>().unwrap()[0];
+        let r = recipe(&format!(
+            "prepare = [{{ method = 'osplus' }}]\nweights = {{ method = 'rtn', bits = {bits}, per = 'row', zero = 'in-range' }}\n\
+             acts = {{ bits = {bits}, zero = 'in-range' }}"
+        ));
+        compare(name, &unrounded(&r, &f, &texts(&all)), &all, 2e-5, 0.);
+    }
+}
+
 /// Calibration texts of a fixture's vocabulary.
 pub fn some_texts(spec: &DecoderSpec) -> Vec<Vec<u32>> {
     let length = spec.longest().unwrap_or(24).min(24);
     (0..6).map(|s| (0..length).map(|i| ((i * 7 + s * 13 + i * i) % spec.vocab) as u32).collect()).collect()
 }
 
-const KEEP: [&str; 7] = [
+const KEEP: [&str; 8] = [
+    "prepare = [{ method = 'osplus' }]\nweights = { method = 'rtn', bits = 6, per = 'row' }\nacts = { bits = 6 }",
     "prepare = [{ method = 'rotate' }]",
     "prepare = [{ method = 'rotate', online = false }, { method = 'smoothquant' }]",
     "prepare = [{ method = 'smoothquant' }]",
@@ -453,7 +484,7 @@ fn rewriting_keeps_the_function() {
             only.acts = None;
             let texts = some_texts(&f.spec);
             // With the weights left out, AWQ has nothing to search for: so round none of them instead.
-            let keep = match text.contains("awq") || text.contains("search") {
+            let keep = match ["awq", "search", "osplus"].iter().any(|tries| text.contains(tries)) {
                 true => unrounded(&r, &f, &texts),
                 false => apply(&only, &f.decoder, 32, &texts).unwrap().decoder,
             };
@@ -558,7 +589,14 @@ fn hessians_that_are_none() {
     let with = |h: Vec<f32>| {
         let hessian = Some(Tensor::from_vec(h, (8, 8), &Device::Cpu).unwrap());
         let seen = Seen { tokens: 9, hessian, ..Seen::default() };
-        let given = Given { site, spec: &spec, grid: &gptq.grid, seen: &seen, precision: Precision::F32 };
+        let given = Given {
+            site,
+            spec: &spec,
+            grid: &gptq.grid,
+            seen: &seen,
+            gradients: None,
+            precision: Precision::F32,
+        };
         gptq.rounder().round(&w, &given)
     };
     let eye = |d: f32, rest: f32| (0..64).map(|i| if i % 9 == 0 { d } else { rest }).collect::<Vec<_>>();
@@ -569,6 +607,13 @@ fn hessians_that_are_none() {
     assert!(with(eye(1e30, 0.)).unwrap().note.is_none());
     assert!(format!("{:#}", with(eye(f32::NAN, 0.)).err().unwrap()).contains("not finite"));
     let nothing = Seen::default();
-    let given = Given { site, spec: &spec, grid: &gptq.grid, seen: &nothing, precision: Precision::F32 };
+    let given = Given {
+        site,
+        spec: &spec,
+        grid: &gptq.grid,
+        seen: &nothing,
+        gradients: None,
+        precision: Precision::F32,
+    };
     assert!(gptq.rounder().round(&w, &given).unwrap().note.unwrap().contains("no calibration token"));
 }

@@ -343,8 +343,15 @@ impl Decoder {
     }
 
     /// What one branch of a block makes of what its norm has left: the mixer's for [`Slot::Mixer`], else the feed-forward's.
-    pub fn branch(&self, block: &Block, slot: Slot, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        block.branch(slot, x, &mut Pass::new(self.mode, batch.spans.clone()))
+    pub fn branch(
+        &self,
+        block: &Block,
+        slot: Slot,
+        x: &Tensor,
+        batch: &Batch,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<Tensor> {
+        block.branch(slot, x, &mut Pass { observer, ..Pass::new(self.mode, batch.spans.clone()) })
     }
 
     /// From what leaves the last block to what the head reads.

@@ -143,6 +143,16 @@ impl Norm {
         Self::new(NormSpec { gain, ..self.spec }, Some(scale), shift)
     }
 
+    /// The same norm with a number a channel taken from what leaves it: `by [width]`.
+    pub fn shifted(&self, by: &[f32]) -> Result<Self> {
+        let by = Tensor::new(by, self.device())?;
+        let shift = match &self.shift {
+            Some(shift) => (shift.to_dtype(DType::F32)? - by)?,
+            None => by.neg()?,
+        };
+        Self::new(NormSpec { shift: true, ..self.spec }, self.scale.clone(), Some(shift))
+    }
+
     /// What is multiplied, and what is added. Both `[width]`; empty for none.
     pub fn rows(&self) -> &[Vec<f32>; 2] {
         &self.rows

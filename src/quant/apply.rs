@@ -2,6 +2,7 @@
 use super::{
     acts::Acts,
     calibrate::{Bench, Inputs, Seen, SeenBy},
+    fisher::{self, Means},
     kv::{Kv, map::Cached},
     learn::{Lesson, fit},
     prepare::Prepare,
@@ -64,11 +65,24 @@ pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) ->
         return Ok(quantized);
     }
     let mut maker = Maker::new(recipe, &full.spec, texts)?;
+    if recipe.needs().gradients {
+        maker.gradients = fisher::squares(&rewritten(recipe, full, texts)?, texts)?;
+    }
     let mut decoder = maker.ends(full)?;
     maker.enter(full, &decoder)?;
     let blocks = full.blocks.iter().map(|b| maker.block(b, &decoder)).collect::<Result<_>>()?;
     decoder.blocks = blocks;
     Ok(Quantized { sizes: maker.sizes(stored), decoder })
+}
+
+/// The model as a recipe has it before anything is cut off or rounded.
+pub(super) fn rewritten(recipe: &Recipe, full: &Decoder, texts: &[Vec<u32>]) -> Result<Decoder> {
+    let mut maker = Maker::new(recipe, &full.spec, texts)?;
+    let mut model = maker.rewritten_ends(full)?;
+    maker.enter(full, &model)?;
+    let blocks = full.blocks.iter().map(|b| maker.prepared(b, &model)).collect::<Result<_>>()?;
+    model.blocks = blocks;
+    Ok(model)
 }
 
 /// A recipe on its way through one model, part by part, blocks in order.
@@ -78,6 +92,8 @@ pub struct Maker<'a> {
     skip: BTreeSet<Site>,
     input: Option<Arc<dyn InputMap>>,
     bench: Option<Bench>,
+    /// What weights mean to the model, where a method asks.
+    gradients: Means,
     /// Bits of the matrices rounded so far, where they depend on values.
     bits: BTreeMap<Site, f64>,
     notes: BTreeSet<String>,
@@ -157,6 +173,7 @@ impl<'a> Maker<'a> {
             skip,
             input: input.transpose()?,
             bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
+            gradients: Means::new(),
             bits: BTreeMap::new(),
             notes,
         })
@@ -185,7 +202,7 @@ impl<'a> Maker<'a> {
     }
 
     /// What is outside the blocks, rewritten and not rounded.
-    pub(super) fn rewritten_ends(&self, full: &Decoder) -> Result<Decoder> {
+    fn rewritten_ends(&self, full: &Decoder) -> Result<Decoder> {
         let mut decoder = Decoder { blocks: Vec::new(), ..full.clone() };
         for prepare in &self.recipe.prepare {
             prepare.transform().ends(&mut decoder)?;
@@ -366,7 +383,8 @@ impl<'a> Maker<'a> {
     }
 
     fn given<'b>(&'b self, site: Site, weights: &'b Weights, seen: &'b Seen) -> Given<'b> {
-        Given { site, spec: &self.spec, grid: &weights.grid, seen, precision: self.recipe.precision }
+        let (spec, grid, precision) = (&*self.spec, &weights.grid, self.recipe.precision);
+        Given { site, spec, grid, seen, gradients: self.gradients.get(&site), precision }
     }
 
     fn rounded(

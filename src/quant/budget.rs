@@ -9,7 +9,7 @@
 //! That is a multiple-choice knapsack. Steps along each group's lower convex hull are taken in the order of what they gain a bit, as
 //! far as the budget goes: the least there is, but for less than what one step gains (Sinha and Zoltners, 1979, section 2).
 use super::{
-    apply::{Maker, rounded_sites},
+    apply::{rewritten, rounded_sites},
     grid::{Format, Grid},
     recipe::{Elsewhere, Recipe},
     weight::Weights,
@@ -285,16 +285,6 @@ impl Budget {
     pub fn describe(&self) -> Value {
         json!({ "bits_per_weight": self.bits_per_weight, "among": self.among, "samples": self.samples })
     }
-}
-
-/// The model as it is before anything is cut off or rounded.
-fn rewritten(recipe: &Recipe, full: &Decoder, texts: &[Vec<u32>]) -> Result<Decoder> {
-    let mut maker = Maker::new(recipe, &full.spec, texts)?;
-    let mut model = maker.rewritten_ends(full)?;
-    maker.enter(full, &model)?;
-    let blocks = full.blocks.iter().map(|b| maker.prepared(b, &model)).collect::<Result<_>>()?;
-    model.blocks = blocks;
-    Ok(model)
 }
 
 /// A block with some of its linears rounded to nearest.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! weights = { method = "kmeans", bits = 3, keep = { share = 0.0045, by = "magnitude" } }       SqueezeLLM's outliers
-//! weights = { method = "rtn", bits = 3, keep = { share = 0.0039, by = "loss" } }               CherryQ's 1/256
+//! weights = { method = "rtn", bits = 3, keep = { share = 0.0039, by = "gradients" } }          CherryQ's 1/256
 //! ```
 //! The method sees zeros in their places, so ranges and codebooks are those of the others.
 use super::weight::Given;
@@ -32,9 +32,10 @@ pub struct Keep {
 pub enum By {
     /// The largest (Kim et al., 2024, section 4.2).
     Magnitude,
-    /// Those that lose most where all are rounded to nearest: the squared error, times the power of their input. Cui and Wang, 2024,
-    /// weigh by squared gradients of the model's loss; here it is the layer's own, as in [`kmeans`](super::weight::kmeans).
+    /// Those that lose most where all are rounded to nearest: the squared error, times the power of their input.
     Loss,
+    /// Those that mean most to the model, by squared gradients of its loss (Cui and Wang, 2024, section 3).
+    Gradients,
 }
 
 impl Keep {
@@ -74,6 +75,13 @@ impl Keep {
                 let lost = (&cpu - nearest)?.sqr()?.flatten_all()?.to_vec1::<f32>()?;
                 lost.iter().enumerate().map(|(i, e)| f64::from(*e) * power(i % inner.max(1))).collect()
             }
+            By::Gradients => match given.gradients {
+                Some(squares) => {
+                    squares.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect()
+                }
+                // What no token came by, an expert or the head, keeps its largest.
+                None => rows::with(&cpu, |w| w.iter().map(|w| f64::from(w.abs())).collect())?,
+            },
         };
         let mut order: Vec<usize> = (0..out * inner).collect();
         order.sort_by(|&a, &b| counts[b].total_cmp(&counts[a]).then(a.cmp(&b)));

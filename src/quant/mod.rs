@@ -14,6 +14,7 @@ pub mod budget;
 pub mod calibrate;
 pub mod columns;
 pub mod correct;
+pub mod fisher;
 pub mod grid;
 pub mod keep;
 pub mod kv;

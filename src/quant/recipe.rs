@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
-//! prepare = "smoothquant" | "rotate"                                smoothquant+w8a8  rotate+gptq-w4a4kv4
+//! prepare = "smoothquant" | "osplus" | "rotate"                     smoothquant+w8a8  rotate+gptq-w4a4kv4
 //! method  = "rtn" | "gptq" | "owq" | "spqr" | "hqq" | "kmeans" | "omniquant" | "autoround" | "efficientqat" | "awq"
 //!                                                                  gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
@@ -24,7 +24,7 @@ use super::{
         usual,
     },
     kv::{self, Kv},
-    prepare::{Prepare, awq::Awq, rotate::Rotate, smoothquant::SmoothQuant},
+    prepare::{Prepare, awq::Awq, osplus::OsPlus, rotate::Rotate, smoothquant::SmoothQuant},
     weight::{
         Method, Needs, Weights,
         autoround::AutoRound,
@@ -373,6 +373,19 @@ impl Recipe {
         self.prepare.iter().fold(rounder.and(acts), |needs, p| needs.and(p.transform().needs()))
     }
 
+    /// Why it takes a whole model in memory, where it does.
+    pub fn whole(&self) -> Option<&'static str> {
+        match (&self.budget, self.needs().gradients) {
+            (Some(_), _) => Some(
+                "a budget is given out by what the whole model says, so that must be in memory: give it more (--memory)",
+            ),
+            (_, true) => Some(
+                "gradients go back through the whole model, so that must be in memory: give it more (--memory)",
+            ),
+            _ => None,
+        }
+    }
+
     /// Why the recipe cannot work on a model, where it cannot.
     pub fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
         if let Some(why) = self.prepare.iter().find_map(|p| p.transform().unfit(spec)) {
@@ -444,6 +457,8 @@ fn parse(text: &str) -> Option<Recipe> {
     loop {
         if rest.word("smoothquant+") {
             recipe.prepare.push(Prepare::Smoothquant(SmoothQuant::default()));
+        } else if rest.word("osplus+") {
+            recipe.prepare.push(Prepare::Osplus(OsPlus::default()));
         } else if rest.word("rotate+") {
             recipe.prepare.push(Prepare::Rotate(Rotate::default()));
         } else if rest.word("awq+") || rest.word("awq-") {
@@ -600,6 +615,7 @@ mod tests {
             "awq-gptq-w3g64",
             "smoothquant+w8a8",
             "rotate+gptq-w4a4kv4",
+            "osplus+w6a6",
             "smoothquant+awq-w4",
             "nf4",
             "nf4-double",

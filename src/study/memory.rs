@@ -213,6 +213,11 @@ fn calibration(spec: &DecoderSpec, recipe: &Recipe) -> (f64, f64) {
         let text = recipe.calibrate.tokens(spec.context) * spec.hidden * (spec.blocks.len() + 1);
         seen = seen.max(4. * (spec.count() as f64 + text as f64));
     }
+    if needs.gradients {
+        // Weights, their gradients and what is summed of these; and a text's graph, some thirty tensors of it a block.
+        let graph = 30 * spec.blocks.len() * recipe.calibrate.tokens(spec.context) * spec.hidden;
+        seen = seen.max(4. * (4. * spec.count() as f64 + graph as f64));
+    }
     (4. * tokens * (spec.hidden * streams) as f64, seen)
 }
 
@@ -334,14 +339,11 @@ pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: boo
         let ways = vec![Way::Whole; cells.len()];
         return Prospect { ways, memory, most: all, file: 0. };
     };
-    let bound = |cell: &Pending| match (cell.asked.writes, &cell.recipe.budget) {
-        (true, _) => Some(
+    let bound = |cell: &Pending| match cell.asked.writes {
+        true => Some(
             "what it reads next depends on what it wrote, so the whole model must be in memory: give it more (--memory)",
         ),
-        (_, Some(_)) => Some(
-            "a budget is given out by what the whole model says, so that must be in memory: give it more (--memory)",
-        ),
-        _ => None,
+        false => cell.recipe.whole(),
     };
     let rest = most(&mut cells.iter().zip(&needs).filter(|(c, _)| bound(c).is_none()).map(|(_, n)| *n));
     let way = |(cell, &needs): (&Pending, &f64)| match bound(cell) {

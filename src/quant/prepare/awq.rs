@@ -134,7 +134,7 @@ fn search(block: &Block, group: &ScaleGroup, seen: &Seen, at: &At) -> Result<Opt
         match group.feeder {
             Feeder::Norm(slot) if group.linears.len() > 1 => {
                 let each = at.bench()?.batches().iter().zip(&seen.inputs);
-                each.map(|(batch, x)| at.runner.branch(block, slot, &x.to_device(at.device())?, batch))
+                each.map(|(batch, x)| at.runner.branch(block, slot, &x.to_device(at.device())?, batch, None))
                     .collect()
             }
             _ => {

@@ -1,6 +1,7 @@
 //! Moving a number a channel from a linear's input into its weight, exactly: `W x = (W diag(s)) (x / s)`.
 //!
-//! Who makes the input takes the division in: a norm's learned rows, a linear's output rows; or it is done as the input comes.
+//! Who makes the input takes the division in: a norm's learned rows, a linear's output rows; or it is done as the input comes. And
+//! the same of a number that is added.
 use crate::{
     model::{
         block::Block,
@@ -10,7 +11,7 @@ use crate::{
     },
     tensor::{matmul::Weight, rows},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
@@ -44,6 +45,28 @@ pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
     for key in &group.linears {
         let linear = block.linears.get_mut(key).context("a group's linear")?;
         columns(linear, s)?;
+    }
+    Ok(())
+}
+
+/// Takes `z`, one a channel, from what a norm gives a group, and adds what that was to the linears' biases: `W x + b = W (x - z) +
+/// (b + W z)`.
+pub fn shift(block: &mut Block, group: &ScaleGroup, z: &[f32]) -> Result<()> {
+    if z.iter().all(|z| *z == 0.) {
+        return Ok(());
+    }
+    let Feeder::Norm(slot) = group.feeder else { bail!("only what a norm gives is shifted") };
+    ensure!(!is_turned(block, group), "inputs that are turned as they come cannot be shifted");
+    let norm = block.norms.get_mut(&slot).context("a group's norm")?;
+    *norm = norm.shifted(z)?;
+    for key in &group.linears {
+        let linear = block.linears.get_mut(key).context("a group's linear")?;
+        let weight = linear.weight.rows()?;
+        let add = weight.matmul(&Tensor::new(z, weight.device())?.unsqueeze(1)?)?.squeeze(1)?;
+        linear.bias = Some(match &linear.bias {
+            Some(bias) => (bias + add)?,
+            None => add,
+        });
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! turns the stream.
 pub mod awq;
 pub mod fold;
+pub mod osplus;
 pub mod prune;
 pub mod rotate;
 pub mod smoothquant;
@@ -26,7 +27,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[smoothquant::ENTRY, awq::ENTRY, rotate::ENTRY, prune::ENTRY];
+pub static METHODS: &[Entry] = &[smoothquant::ENTRY, osplus::ENTRY, awq::ENTRY, rotate::ENTRY, prune::ENTRY];
 
 /// Rewrites the model into one that computes the same function and quantizes better.
 pub trait Transform: Described + Send + Sync {
@@ -86,6 +87,8 @@ pub trait Transform: Described + Send + Sync {
 pub enum Prepare {
     /// Scales from activations to weights.
     Smoothquant(smoothquant::SmoothQuant),
+    /// Shifts, and scales to a searched threshold.
+    Osplus(osplus::OsPlus),
     /// Scales and clipping, searched.
     Awq(awq::Awq),
     /// The stream turned.
@@ -99,6 +102,7 @@ impl Prepare {
     pub fn transform(&self) -> &dyn Transform {
         match self {
             Prepare::Smoothquant(method) => method,
+            Prepare::Osplus(method) => method,
             Prepare::Awq(method) => method,
             Prepare::Rotate(method) => method,
             Prepare::Prune(method) => method,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! minimize  sum_i s_i (w_i - c(w_i))^2      over values c_1 < .. < c_k, c(w) the nearest of them       k = 2^b
-//! s_i = 1, or with `sensitivity` the sum of squares of input i: the diagonal of the Hessian X X^T
+//! s_i = 1, or with `sensitivity`
+//!       "gradients"   the weight's squared gradients of the model's loss: SqueezeLLM's dense part (Kim et al., 2024, section 4.1)
+//!       "inputs"      the sum of squares of input i: the layer's own loss, whose Hessian X X^T is the same for all rows
 //! ```
-//! With `sensitivity` it is SqueezeLLM's dense part (Kim et al., 2024, section 4.1). Its authors weigh by squared gradients of the
-//! whole model's loss; here it is the layer's own loss, whose Hessian is the same for all rows, and no gradient is computed.
 //!
 //! On a line, clusters are intervals of the sorted values, so the least error is found, not approached: by dynamic programming
 //! over where intervals end (Wang and Song, 2011), where the best last interval begins no earlier for a later end (Grønlund et
@@ -31,8 +31,8 @@ use serde_json::{Value, json};
 /// For `list methods`.
 pub const ENTRY: Entry = Entry {
     name: "kmeans",
-    about: "a codebook a row (default), group or tensor, of the least squared error (Han et al., 2016); sensitivity = true: \
-            weighted by inputs' power, SqueezeLLM's (Kim et al., 2024)",
+    about: "a codebook a row (default), group or tensor, of the least squared error (Han et al., 2016); sensitivity = \"gradients\": \
+            weighted as SqueezeLLM does (Kim et al., 2024); \"inputs\": by inputs' power",
 };
 
 /// Places where intervals may end, times intervals.
@@ -45,34 +45,54 @@ const TURNS: usize = 100;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kmeans {
-    /// Whether what a weight loses counts by the power of its input.
+    /// What a weight's loss counts.
     #[serde(default)]
-    pub sensitivity: bool,
+    pub sensitivity: Sensitivity,
+}
+
+/// What a weight's loss counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sensitivity {
+    /// All the same.
+    #[default]
+    None,
+    /// The power of its input.
+    Inputs,
+    /// Its squared gradients of the model's loss.
+    Gradients,
 }
 
 impl Rounder for Kmeans {
     fn needs(&self) -> Needs {
-        Needs { channels: self.sensitivity, ..Needs::NOTHING }
+        Needs {
+            channels: self.sensitivity == Sensitivity::Inputs,
+            gradients: self.sensitivity == Sensitivity::Gradients,
+            ..Needs::NOTHING
+        }
     }
 
     fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
         let Format::Int(int) = given.grid.format else { mistake!("kmeans makes its own values: say `bits`") };
         let (out, inner) = weight.dims2()?;
         let (count, precision) = (1usize << int.bits, given.precision);
-        let (counts, note) = self.counts(given, inner)?;
+        let (counts, note) = self.counts(given, (out, inner))?;
         let w = weight.to_device(&Device::Cpu)?.contiguous()?;
         let groups: Vec<_> = given.grid.groups(inner).collect();
         let rounded = rows::with(&w, |w| {
             let mut all = w.to_vec();
             let each = all.par_chunks_mut(inner.max(1));
+            // One row's, or all rows'.
+            let counts_of = |o: usize| &counts[o * inner % counts.len().max(1)..][..inner];
             if given.grid.per == Per::Tensor {
-                let points = Points::of(w.chunks(inner.max(1)).flat_map(|row| row.iter().zip(&counts)));
+                let rows = w.chunks(inner.max(1)).enumerate();
+                let points = Points::of(rows.flat_map(|(o, row)| row.iter().zip(counts_of(o))));
                 let book = points.codebook(count, precision);
                 each.for_each(|row| snap(row, &book));
             } else {
-                each.for_each(|row| {
+                each.enumerate().for_each(|(o, row)| {
                     for group in &groups {
-                        let points = Points::of(row[group.clone()].iter().zip(&counts[group.clone()]));
+                        let points = Points::of(row[group.clone()].iter().zip(&counts_of(o)[group.clone()]));
                         snap(&mut row[group.clone()], &points.codebook(count, precision));
                     }
                 });
@@ -105,16 +125,21 @@ impl Rounder for Kmeans {
 }
 
 impl Kmeans {
-    /// What each input's weights count, at most 1; and what there is to say of it.
-    fn counts(&self, given: &Given, inner: usize) -> Result<(Vec<f32>, Option<String>)> {
+    /// What weights count, at most 1, those of one row for all or of all rows; and what there is to say of it.
+    fn counts(&self, given: &Given, (out, inner): (usize, usize)) -> Result<(Vec<f32>, Option<String>)> {
         let even = vec![1.; inner];
-        if !self.sensitivity {
-            return Ok((even, None));
-        }
-        let power = &given.seen.square;
+        let (power, whole) = match (self.sensitivity, given.gradients) {
+            (Sensitivity::None, _) => return Ok((even, None)),
+            (Sensitivity::Inputs, _) => (given.seen.square.clone(), inner),
+            (Sensitivity::Gradients, Some(squares)) => {
+                let all = squares.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+                (all.into_iter().map(f64::from).collect(), out * inner)
+            }
+            (Sensitivity::Gradients, None) => (Vec::new(), inner),
+        };
         ensure!(power.iter().all(|s| s.is_finite()), "its calibration inputs are not finite");
         let most = power.iter().fold(0f64, |m, &s| m.max(s));
-        if power.len() != inner || most == 0. {
+        if power.len() != whole || most == 0. {
             return Ok((
                 even,
                 Some("no calibration token came by, or zeros alone: all weights count the same".into()),
@@ -365,7 +390,11 @@ impl Described for Kmeans {
     fn describe(&self) -> Value {
         json!({
             "method": "kmeans", "format": "codebook", "scheme": null, "zero": null, "range": null,
-            "weighted": if self.sensitivity { "by the sum of squares of each input" } else { "no" },
+            "weighted": match self.sensitivity {
+                Sensitivity::None => "no",
+                Sensitivity::Inputs => "by the sum of squares of each input",
+                Sensitivity::Gradients => "by squared gradients of the model's loss",
+            },
         })
     }
 }

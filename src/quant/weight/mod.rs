@@ -58,11 +58,13 @@ pub struct Needs {
     pub inputs: bool,
     /// Sums of each channel alone: what is kept of any input that is looked at.
     pub channels: bool,
+    /// Squared gradients of the whole model's loss, for each weight: no matter of inputs.
+    pub gradients: bool,
 }
 
 impl Needs {
     /// No data.
-    pub const NOTHING: Needs = Needs { hessian: false, inputs: false, channels: false };
+    pub const NOTHING: Needs = Needs { hessian: false, inputs: false, channels: false, gradients: false };
     /// Whether there is anything to see.
     pub fn any(self) -> bool {
         self != Self::NOTHING
@@ -73,6 +75,7 @@ impl Needs {
             hessian: self.hessian || other.hessian,
             inputs: self.inputs || other.inputs,
             channels: self.channels || other.channels,
+            gradients: self.gradients || other.gradients,
         }
     }
 }
@@ -87,6 +90,8 @@ pub struct Given<'a> {
     pub grid: &'a Grid,
     /// What calibration saw; nothing where the method needs nothing, or where no token came by (an expert's).
     pub seen: &'a Seen,
+    /// What each weight means to the model, `[out, in]`, where that is asked for and known.
+    pub gradients: Option<&'a Tensor>,
     /// Of the arithmetic, where a published method ran in half precision.
     pub precision: Precision,
 }
@@ -265,7 +270,8 @@ impl Weights {
     pub fn needs(&self) -> Needs {
         let kept = self.keep.as_ref().is_some_and(|keep| keep.by == By::Loss);
         let corrected = self.correct.as_ref().is_some_and(|correct| correct.by == Counts::Activations);
-        self.rounder().needs().and(Needs { channels: kept || corrected, ..Needs::NOTHING })
+        let gradients = self.keep.as_ref().is_some_and(|keep| keep.by == By::Gradients);
+        self.rounder().needs().and(Needs { channels: kept || corrected, gradients, ..Needs::NOTHING })
     }
 
     /// The same matrix, of representable values but for those that are kept, and what gives back some of the loss.

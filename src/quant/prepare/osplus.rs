@@ -1,0 +1,218 @@
+//! Outlier Suppression+ (Wei et al., 2023): outlier channels are moved to the middle, and scaled down as far as one threshold says.
+//!
+//! ```text
+//! z_j = (max X_j + min X_j) / 2                       X - z, b + W z                                (eq. 2, 3)
+//! s_j = max(1, max|X_j - z_j| / t)                    (X - z) / s, W diag(s)                        (eq. 4, 7)
+//! t   of 100 steps or more from max|X - z| down, where attention's output, act(gate) * up, or else the linear's own changes
+//!     least, both sides rounded                                                                     (eq. 6)
+//! ```
+//! For linears that a norm feeds, as the authors' `migration.py` and `migration_llama.py`: only norms that have a shift of their own
+//! are shifted; the first texts say what changes, all of them what ranges are. `round` is to nearest, whatever rounds in the end.
+use super::{Transform, fold, no_groups, of_group, smoothquant::distance};
+use crate::{
+    model::{
+        block::Block,
+        params::Slot,
+        seam::{InputMap, Observer},
+        site::{Role, Site},
+        spec::{DecoderSpec, Feeder, ScaleGroup},
+    },
+    quant::{Described, Entry, apply::At, calibrate::Seen, weight::Needs},
+    tensor::matmul::{Weight, linear},
+};
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// For `list methods`.
+pub const ENTRY: Entry = Entry {
+    name: "osplus",
+    about: "prepare: outlier channels shifted and scaled to one searched threshold (Outlier Suppression+, Wei et al., 2023); shift",
+};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OsPlus {
+    /// Move channels to the middle, where a norm has a shift.
+    #[serde(default = "yes")]
+    pub shift: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for OsPlus {
+    fn default() -> Self {
+        Self { shift: true }
+    }
+}
+
+impl Transform for OsPlus {
+    fn unfit(&self, spec: &DecoderSpec) -> Option<String> {
+        no_groups(spec, true).map(|why| format!("osplus: {why}"))
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { inputs: true, ..Needs::NOTHING }
+    }
+
+    fn block(&self, block: &mut Block, at: &At) -> Result<()> {
+        let seen = at.watch(block, self.needs())?;
+        let whole = block.clone();
+        for group in whole.spec.scale_groups() {
+            let Feeder::Norm(slot) = group.feeder else { continue };
+            let mut linears = group.linears.iter().filter_map(|key| whole.linears.get(key));
+            let rounded = linears.any(|l| at.weights(l.site).is_some());
+            let Some(seen) = of_group(&whole, &group, &seen).filter(|_| rounded) else { continue };
+            if fold::is_turned(&whole, &group) {
+                continue;
+            }
+            let own = whole.norms.get(&slot).context("a group's norm")?.spec().shift;
+            let shift = if self.shift && own { middle(seen) } else { vec![0.; seen.low.len()] };
+            let mut trial = whole.clone();
+            fold::shift(&mut trial, &group, &shift)?;
+            let least = if own { 1. } else { 0.1 };
+            let scales = Search { group: &group, slot, at, seen, shift: &shift, least }.best(&trial)?;
+            fold::shift(block, &group, &shift)?;
+            if let Some(scales) = scales {
+                fold::scale(block, &group, &scales)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tries(&self) -> bool {
+        true
+    }
+}
+
+/// Of each channel, half way between its ends.
+fn middle(seen: &Seen) -> Vec<f32> {
+    seen.low.iter().zip(&seen.high).map(|(low, high)| (high + low) / 2.).collect()
+}
+
+/// One group's threshold.
+struct Search<'a> {
+    group: &'a ScaleGroup,
+    slot: Slot,
+    at: &'a At<'a>,
+    seen: &'a Seen,
+    shift: &'a [f32],
+    /// The smallest threshold.
+    least: f64,
+}
+
+impl Search<'_> {
+    /// The scales with the least loss in a block that is shifted already; `None` where no threshold is tried.
+    fn best(&self, block: &Block) -> Result<Option<Vec<f32>>> {
+        let ends = self.seen.low.iter().zip(&self.seen.high).zip(self.shift);
+        let ends: Vec<(f32, f32)> = ends.map(|((low, high), z)| (low - z, high - z)).collect();
+        let (low, high) = ends.iter().fold((0f32, 0f32), |(l, h), e| (l.min(e.0), h.max(e.1)));
+        let most = f64::from(high.max(-low));
+        let steps = ((f64::from(high) / 0.5) as usize).max(100);
+        let step = (most - self.least) / steps as f64;
+        let x = self.seen.inputs.first().context("calibration inputs")?.to_device(self.at.device())?;
+        let x = x.broadcast_sub(&Tensor::new(self.shift, x.device())?)?;
+        let want = self.outputs(block, &x)?;
+        let mut best: (f64, Option<Vec<f32>>) = (f64::INFINITY, None);
+        let mut threshold = most;
+        while threshold >= self.least && step > 0. {
+            let scales = scales(&ends, threshold as f32);
+            let loss = self.loss(block, &x, &want, &scales)?;
+            if loss < best.0 {
+                best = (loss, Some(scales));
+            }
+            threshold -= step;
+        }
+        Ok(best.1)
+    }
+
+    /// How far outputs are off where both sides are scaled and rounded.
+    fn loss(&self, block: &Block, x: &Tensor, want: &[Tensor], scales: &[f32]) -> Result<f64> {
+        let by = Tensor::new(scales, x.device())?;
+        let mut trial = block.clone();
+        for key in &self.group.linears {
+            let Some(own) = trial.linears.get_mut(key) else { continue };
+            let scaled = own.weight.rows()?.broadcast_mul(&by)?;
+            let weight = match self.at.weights(own.site) {
+                Some(method) => method.grid.round(&scaled, self.at.recipe.precision)?,
+                None => scaled,
+            };
+            own.weight = Weight::from(weight).laid()?;
+        }
+        let x = x.broadcast_div(&by)?;
+        let entered = match self.calibrated(&x)? {
+            Some(map) => map.map(&x)?,
+            None => self.at.entered(&x)?,
+        };
+        let got = self.outputs(&trial, &entered)?;
+        want.iter().zip(&got).map(|(want, got)| distance(want, got)).sum()
+    }
+
+    /// What rounds inputs, where ranges are calibrated: its range is theirs.
+    fn calibrated(&self, x: &Tensor) -> Result<Option<Arc<dyn InputMap>>> {
+        let Some(acts) = &self.at.recipe.acts else { return Ok(None) };
+        let Some(needs) = acts.needs() else { return Ok(None) };
+        let mut seen = Seen::default();
+        seen.add(x, needs)?;
+        acts.map(self.at.recipe.precision, Some(&seen)).map(Some)
+    }
+
+    /// What the group's linears make of an input, as far as attention and the activation function are theirs: what enters the
+    /// block's last linears, or where experts are chosen, what leaves them.
+    fn outputs(&self, block: &Block, x: &Tensor) -> Result<Vec<Tensor>> {
+        let batch = self.at.bench()?.batches().first().context("calibration texts")?;
+        let keys = &self.group.linears;
+        let experts = keys.iter().any(|(expert, _)| expert.is_some());
+        let has = |role: Role| keys.iter().any(|(_, r)| *r == role);
+        let mut ends = Ends { roles: Vec::new(), inputs: Vec::new() };
+        for (from, to) in [(Role::V, Role::O), (Role::Gate, Role::Down), (Role::SsmIn, Role::SsmOut)] {
+            if has(from) && !(experts && from == Role::Gate) {
+                ends.roles.push(to);
+            }
+        }
+        let mut all = Vec::new();
+        if experts || !ends.roles.is_empty() {
+            let out = self.at.runner.branch(block, self.slot, x, batch, Some(&mut ends))?;
+            all = ends.inputs;
+            if experts {
+                all.push(out);
+            }
+        }
+        if has(Role::Up) && !has(Role::Gate) {
+            let up = block.linears.get(&(None, Role::Up)).context("a group's linear")?;
+            all.push(linear(x, &up.weight, up.bias.as_ref())?);
+        }
+        Ok(all)
+    }
+}
+
+/// `max(1, high / t, -low / t)` of each channel.
+fn scales(ends: &[(f32, f32)], threshold: f32) -> Vec<f32> {
+    ends.iter().map(|(low, high)| (high / threshold).max(low / -threshold).max(1.)).collect()
+}
+
+/// Keeps what enters some linears.
+struct Ends {
+    roles: Vec<Role>,
+    inputs: Vec<Tensor>,
+}
+
+impl Observer for Ends {
+    fn see(&mut self, site: Site, input: &Tensor) -> candle_core::Result<()> {
+        if site.expert.is_none() && self.roles.contains(&site.role) {
+            self.inputs.push(input.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Described for OsPlus {
+    fn describe(&self) -> Value {
+        json!({ "method": "osplus", "shift": self.shift })
+    }
+}
