@@ -13,7 +13,7 @@ use bitsweep::{
         spec::DecoderSpec,
     },
     quant::{
-        apply::{Maker, apply},
+        apply::{At, Maker, apply},
         calibrate::{Bench, Inputs, Seen},
         grid::{Grid, levels::LEVELS},
         prepare::prune::Prune,
@@ -449,6 +449,57 @@ fn osplus_is_the_authors() {
         ));
         compare(name, &unrounded(&r, &f, &texts(&all)), &all, 2e-5, 0.);
     }
+}
+
+/// Thresholds, cut and joined channels, weights and inputs are the authors', for what norms feed and what enters the last linear.
+#[test]
+fn qllm_is_the_authors() {
+    for name in ["llama/mha-untied", "llama/gqa-tied"] {
+        let all = golden(&format!("qllm/{}", name.replace('/', "-")));
+        let f = planted(name, &all);
+        let settings = all["settings"].to_vec1::<f32>().unwrap();
+        let r = recipe(&format!(
+            "prepare = [{{ method = 'qllm', ratio = {1} }}]\nweights = {{ method = 'rtn', bits = {0}, per = 'row', zero = 'free' }}\n\
+             acts = {{ bits = {0}, zero = 'free' }}",
+            settings[0], settings[1]
+        ));
+        let decoder = cut(&r, &f, &texts(&all));
+        compare(name, &decoder, &all, 2e-5, 0.);
+        for (key, x) in all.iter().filter(|(key, _)| key.starts_with("x.")) {
+            let parts: Vec<&str> = key.split('.').collect();
+            let role = match parts[2] {
+                "qkv" => Role::Q,
+                "mlp" => Role::Gate,
+                _ => Role::Down,
+            };
+            let linear = &decoder.blocks[parts[1].parse::<usize>().unwrap()].linears[&(None, role)];
+            let turned = linear.turn.as_ref().unwrap().map(x).unwrap();
+            let off = differ(&turned, &all[&format!("turned.{}.{}", parts[1], parts[2])], 2e-5);
+            assert_eq!(off, 0., "{name} {key}");
+        }
+    }
+}
+
+/// What a recipe's first rewriting cuts off, before anything is rounded.
+fn cut(r: &Recipe, f: &Fixture, texts: &[Vec<u32>]) -> Decoder {
+    let mut decoder = f.decoder.clone();
+    let mut bench = Bench::new(texts, &[Inputs::Full]);
+    bench.enter(&f.decoder, &f.decoder).unwrap();
+    let input = r.acts.as_ref().unwrap().map(Precision::F32, None).unwrap();
+    for (block, new) in f.decoder.blocks.iter().zip(&mut decoder.blocks) {
+        let at = At {
+            spec: &f.spec,
+            recipe: r,
+            runner: &f.decoder,
+            bench: Some(&bench),
+            inputs: Inputs::Full,
+            chosen: &|_| true,
+            input: Some(&*input),
+        };
+        r.prepare[0].transform().cut(new, &at).unwrap();
+        bench.advance(&f.decoder, block, block).unwrap();
+    }
+    decoder
 }
 
 /// Calibration texts of a fixture's vocabulary.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! recipe  = "full" | "fp16" | "bf16" | [("fp16" | "bf16") "+"] [prepare "+"].. [method "-"] [weights] [acts] [kv]
-//! prepare = "smoothquant" | "osplus" | "rotate"                     smoothquant+w8a8  rotate+gptq-w4a4kv4
+//! prepare = "smoothquant" | "osplus" | "rotate" | "qllm"            smoothquant+w8a8  rotate+gptq-w4a4kv4
 //! method  = "rtn" | "gptq" | "owq" | "spqr" | "hqq" | "kmeans" | "omniquant" | "autoround" | "efficientqat" | "awq"
 //!                                                                  gptq-w4g128  awq-w3 (awq before, then rounded)
 //! weights = "w" bits ["g" group | "row" | "tensor"] ["sym"]         w4  w4g64  w4row  w8tensorsym
@@ -24,7 +24,7 @@ use super::{
         usual,
     },
     kv::{self, Kv},
-    prepare::{Prepare, awq::Awq, osplus::OsPlus, rotate::Rotate, smoothquant::SmoothQuant},
+    prepare::{Prepare, awq::Awq, osplus::OsPlus, qllm::Qllm, rotate::Rotate, smoothquant::SmoothQuant},
     weight::{
         Method, Needs, Weights,
         autoround::AutoRound,
@@ -459,6 +459,8 @@ fn parse(text: &str) -> Option<Recipe> {
             recipe.prepare.push(Prepare::Smoothquant(SmoothQuant::default()));
         } else if rest.word("osplus+") {
             recipe.prepare.push(Prepare::Osplus(OsPlus::default()));
+        } else if rest.word("qllm+") {
+            recipe.prepare.push(Prepare::Qllm(Qllm::default()));
         } else if rest.word("rotate+") {
             recipe.prepare.push(Prepare::Rotate(Rotate::default()));
         } else if rest.word("awq+") || rest.word("awq-") {
@@ -616,6 +618,7 @@ mod tests {
             "smoothquant+w8a8",
             "rotate+gptq-w4a4kv4",
             "osplus+w6a6",
+            "qllm+w4a4",
             "smoothquant+awq-w4",
             "nf4",
             "nf4-double",

@@ -1,14 +1,16 @@
 //! Methods that rewrite a model before anything is rounded. One file a method; `prepare = [{ method = "smoothquant" }]`
 //! deserializes into the methods themselves, and they work in that order.
 //!
-//! All but those that cut weights off (clipping, pruning) leave the function as it is: [`fold`] moves scales, [`rotate`]
-//! turns the stream.
+//! All but those that cut something off (clipping, pruning, joining channels) leave the function as it is: [`fold`] moves scales,
+//! [`rotate`] turns the stream. What searches compare is in `trial`.
 pub mod awq;
 pub mod fold;
 pub mod osplus;
 pub mod prune;
+pub mod qllm;
 pub mod rotate;
 pub mod smoothquant;
+mod trial;
 
 use super::{
     Described, Entry,
@@ -27,7 +29,8 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// Every method, in the order tables list them.
-pub static METHODS: &[Entry] = &[smoothquant::ENTRY, osplus::ENTRY, awq::ENTRY, rotate::ENTRY, prune::ENTRY];
+pub static METHODS: &[Entry] =
+    &[smoothquant::ENTRY, osplus::ENTRY, awq::ENTRY, rotate::ENTRY, qllm::ENTRY, prune::ENTRY];
 
 /// Rewrites the model into one that computes the same function and quantizes better.
 pub trait Transform: Described + Send + Sync {
@@ -93,6 +96,8 @@ pub enum Prepare {
     Awq(awq::Awq),
     /// The stream turned.
     Rotate(rotate::Rotate),
+    /// Channels cut and joined.
+    Qllm(qllm::Qllm),
     /// Weights that become zero.
     Prune(prune::Prune),
 }
@@ -105,6 +110,7 @@ impl Prepare {
             Prepare::Osplus(method) => method,
             Prepare::Awq(method) => method,
             Prepare::Rotate(method) => method,
+            Prepare::Qllm(method) => method,
             Prepare::Prune(method) => method,
         }
     }

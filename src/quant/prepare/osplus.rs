@@ -8,23 +8,18 @@
 //! ```
 //! For linears that a norm feeds, as the authors' `migration.py` and `migration_llama.py`: only norms that have a shift of their own
 //! are shifted; the first texts say what changes, all of them what ranges are. `round` is to nearest, whatever rounds in the end.
-use super::{Transform, fold, no_groups, of_group, smoothquant::distance};
+use super::{Transform, fold, no_groups, of_group, smoothquant::distance, trial::Trial};
 use crate::{
     model::{
         block::Block,
-        params::Slot,
-        seam::{InputMap, Observer},
-        site::{Role, Site},
-        spec::{DecoderSpec, Feeder, ScaleGroup},
+        spec::{DecoderSpec, Feeder},
     },
     quant::{Described, Entry, apply::At, calibrate::Seen, weight::Needs},
-    tensor::matmul::{Weight, linear},
 };
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// For `list methods`.
 pub const ENTRY: Entry = Entry {
@@ -65,18 +60,18 @@ impl Transform for OsPlus {
         let whole = block.clone();
         for group in whole.spec.scale_groups() {
             let Feeder::Norm(slot) = group.feeder else { continue };
-            let mut linears = group.linears.iter().filter_map(|key| whole.linears.get(key));
-            let rounded = linears.any(|l| at.weights(l.site).is_some());
+            let trial = Trial { at, slot: Some(slot), linears: &group.linears };
+            let rounded = trial.rounds(&whole);
             let Some(seen) = of_group(&whole, &group, &seen).filter(|_| rounded) else { continue };
             if fold::is_turned(&whole, &group) {
                 continue;
             }
             let own = whole.norms.get(&slot).context("a group's norm")?.spec().shift;
             let shift = if self.shift && own { middle(seen) } else { vec![0.; seen.low.len()] };
-            let mut trial = whole.clone();
-            fold::shift(&mut trial, &group, &shift)?;
+            let mut shifted = whole.clone();
+            fold::shift(&mut shifted, &group, &shift)?;
             let least = if own { 1. } else { 0.1 };
-            let scales = Search { group: &group, slot, at, seen, shift: &shift, least }.best(&trial)?;
+            let scales = Search { trial, seen, shift: &shift, least }.best(&shifted)?;
             fold::shift(block, &group, &shift)?;
             if let Some(scales) = scales {
                 fold::scale(block, &group, &scales)?;
@@ -97,9 +92,7 @@ fn middle(seen: &Seen) -> Vec<f32> {
 
 /// One group's threshold.
 struct Search<'a> {
-    group: &'a ScaleGroup,
-    slot: Slot,
-    at: &'a At<'a>,
+    trial: Trial<'a>,
     seen: &'a Seen,
     shift: &'a [f32],
     /// The smallest threshold.
@@ -115,9 +108,9 @@ impl Search<'_> {
         let most = f64::from(high.max(-low));
         let steps = ((f64::from(high) / 0.5) as usize).max(100);
         let step = (most - self.least) / steps as f64;
-        let x = self.seen.inputs.first().context("calibration inputs")?.to_device(self.at.device())?;
+        let x = self.seen.inputs.first().context("calibration inputs")?.to_device(self.trial.at.device())?;
         let x = x.broadcast_sub(&Tensor::new(self.shift, x.device())?)?;
-        let want = self.outputs(block, &x)?;
+        let want = self.trial.outputs(block, &x)?;
         let mut best: (f64, Option<Vec<f32>>) = (f64::INFINITY, None);
         let mut threshold = most;
         while threshold >= self.least && step > 0. {
@@ -134,81 +127,16 @@ impl Search<'_> {
     /// How far outputs are off where both sides are scaled and rounded.
     fn loss(&self, block: &Block, x: &Tensor, want: &[Tensor], scales: &[f32]) -> Result<f64> {
         let by = Tensor::new(scales, x.device())?;
-        let mut trial = block.clone();
-        for key in &self.group.linears {
-            let Some(own) = trial.linears.get_mut(key) else { continue };
-            let scaled = own.weight.rows()?.broadcast_mul(&by)?;
-            let weight = match self.at.weights(own.site) {
-                Some(method) => method.grid.round(&scaled, self.at.recipe.precision)?,
-                None => scaled,
-            };
-            own.weight = Weight::from(weight).laid()?;
-        }
-        let x = x.broadcast_div(&by)?;
-        let entered = match self.calibrated(&x)? {
-            Some(map) => map.map(&x)?,
-            None => self.at.entered(&x)?,
-        };
-        let got = self.outputs(&trial, &entered)?;
+        let mut rounded = block.clone();
+        self.trial.round(&mut rounded, |w| Ok(w.broadcast_mul(&by)?))?;
+        let got = self.trial.outputs(&rounded, &self.trial.entered(&x.broadcast_div(&by)?)?)?;
         want.iter().zip(&got).map(|(want, got)| distance(want, got)).sum()
-    }
-
-    /// What rounds inputs, where ranges are calibrated: its range is theirs.
-    fn calibrated(&self, x: &Tensor) -> Result<Option<Arc<dyn InputMap>>> {
-        let Some(acts) = &self.at.recipe.acts else { return Ok(None) };
-        let Some(needs) = acts.needs() else { return Ok(None) };
-        let mut seen = Seen::default();
-        seen.add(x, needs)?;
-        acts.map(self.at.recipe.precision, Some(&seen)).map(Some)
-    }
-
-    /// What the group's linears make of an input, as far as attention and the activation function are theirs: what enters the
-    /// block's last linears, or where experts are chosen, what leaves them.
-    fn outputs(&self, block: &Block, x: &Tensor) -> Result<Vec<Tensor>> {
-        let batch = self.at.bench()?.batches().first().context("calibration texts")?;
-        let keys = &self.group.linears;
-        let experts = keys.iter().any(|(expert, _)| expert.is_some());
-        let has = |role: Role| keys.iter().any(|(_, r)| *r == role);
-        let mut ends = Ends { roles: Vec::new(), inputs: Vec::new() };
-        for (from, to) in [(Role::V, Role::O), (Role::Gate, Role::Down), (Role::SsmIn, Role::SsmOut)] {
-            if has(from) && !(experts && from == Role::Gate) {
-                ends.roles.push(to);
-            }
-        }
-        let mut all = Vec::new();
-        if experts || !ends.roles.is_empty() {
-            let out = self.at.runner.branch(block, self.slot, x, batch, Some(&mut ends))?;
-            all = ends.inputs;
-            if experts {
-                all.push(out);
-            }
-        }
-        if has(Role::Up) && !has(Role::Gate) {
-            let up = block.linears.get(&(None, Role::Up)).context("a group's linear")?;
-            all.push(linear(x, &up.weight, up.bias.as_ref())?);
-        }
-        Ok(all)
     }
 }
 
 /// `max(1, high / t, -low / t)` of each channel.
 fn scales(ends: &[(f32, f32)], threshold: f32) -> Vec<f32> {
     ends.iter().map(|(low, high)| (high / threshold).max(low / -threshold).max(1.)).collect()
-}
-
-/// Keeps what enters some linears.
-struct Ends {
-    roles: Vec<Role>,
-    inputs: Vec<Tensor>,
-}
-
-impl Observer for Ends {
-    fn see(&mut self, site: Site, input: &Tensor) -> candle_core::Result<()> {
-        if site.expert.is_none() && self.roles.contains(&site.role) {
-            self.inputs.push(input.clone());
-        }
-        Ok(())
-    }
 }
 
 impl Described for OsPlus {
