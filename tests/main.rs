@@ -10,6 +10,8 @@ mod cache;
 mod chat;
 /// What people type and what they get.
 mod cli;
+/// Codebooks of the cache.
+mod codebooks;
 mod common;
 /// Rows from every kind of file, from disk and from the Hub; files that are none.
 mod data;

@@ -206,7 +206,7 @@ impl Block {
             k = norms[1].forward(&k, qk.over, spec.head_dim, mode)?;
         }
         if let Some(observer) = &mut pass.observer {
-            observer.see_keys(&k)?;
+            observer.see_cached(&k, &v)?;
         }
         let bare = k.clone();
         if let Position::Rope(rope) = &spec.position {

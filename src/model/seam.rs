@@ -9,8 +9,8 @@ use candle_core::{Result, Tensor};
 pub trait Observer {
     /// `input [tokens, features]`, as the weight meets it: after an exact turn, before what rounds it.
     fn see(&mut self, site: Site, input: &Tensor) -> Result<()>;
-    /// Keys of a block without their positions, `[tokens, kv_heads * head_dim]`.
-    fn see_keys(&mut self, _k: &Tensor) -> Result<()> {
+    /// Keys of a block without their positions, and values, `[tokens, kv_heads * head_dim]` each.
+    fn see_cached(&mut self, _k: &Tensor, _v: &Tensor) -> Result<()> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! From the full model to the quantized one, and what that says of sizes.
 use super::{
     acts::Acts,
-    calibrate::{Bench, Inputs, Seen, SeenBy},
+    calibrate::{Bench, Held, Inputs, Seen, SeenBy},
     fisher::{self, Means},
     kv::{Kv, map::Cached},
     learn::{Lesson, fit},
@@ -65,8 +65,16 @@ pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) ->
         return Ok(quantized);
     }
     let mut maker = Maker::new(recipe, &full.spec, texts)?;
-    if recipe.needs().gradients {
-        maker.gradients = fisher::squares(&rewritten(recipe, full, texts)?, texts)?;
+    let of_kv = recipe.kv.as_ref().and_then(Kv::needs).is_some_and(|needs| needs.gradients);
+    let of_weights = recipe.rounders().any(|weights| weights.needs().gradients);
+    if of_kv || of_weights {
+        let model = rewritten(recipe, full, texts)?;
+        if of_weights {
+            maker.gradients = fisher::squares(&model, texts)?;
+        }
+        if of_kv {
+            maker.cached = fisher::cached(&model, texts)?;
+        }
     }
     let mut decoder = maker.ends(full)?;
     maker.enter(full, &decoder)?;
@@ -94,6 +102,8 @@ pub struct Maker<'a> {
     bench: Option<Bench>,
     /// What weights mean to the model, where a method asks.
     gradients: Means,
+    /// The same of keys and values, by block.
+    cached: BTreeMap<u16, [Tensor; 2]>,
     /// Bits of the matrices rounded so far, where they depend on values.
     bits: BTreeMap<Site, f64>,
     notes: BTreeSet<String>,
@@ -174,6 +184,7 @@ impl<'a> Maker<'a> {
             input: input.transpose()?,
             bench: (!streams.is_empty()).then(|| Bench::new(texts, &streams)),
             gradients: Means::new(),
+            cached: BTreeMap::new(),
             bits: BTreeMap::new(),
             notes,
         })
@@ -280,10 +291,12 @@ impl<'a> Maker<'a> {
         };
         let inputs = self.recipe.calibrate.inputs.unwrap_or(Inputs::Full);
         let seen = match &self.bench {
-            Some(bench) if settings.needs().is_some() => bench.keys(runner, block, inputs)?,
-            _ => Vec::new(),
+            Some(bench) if settings.needs().is_some() => bench.held(runner, block, inputs)?,
+            _ => Held::default(),
         };
-        let map = Cached::new(settings, self.recipe.precision, &seen)?;
+        let number = block.linears.values().find_map(|linear| linear.site.block);
+        let means = number.and_then(|b| self.cached.get(&b));
+        let map = Cached::new(settings, self.recipe.precision, &seen, means)?;
         let transforms = self.recipe.prepare.iter().map(Prepare::transform);
         Ok(Some(transforms.fold(Arc::new(map) as Arc<dyn KvMap>, |map, t| t.kv(block, map))))
     }

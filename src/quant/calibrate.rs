@@ -245,15 +245,24 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Keeps a block's keys.
-struct Keys(Vec<Tensor>);
+/// What a block's cache would hold of all texts, in their order.
+#[derive(Default)]
+pub struct Held {
+    /// Keys without their positions, `[tokens, kv_heads * head_dim]` a pass.
+    pub keys: Vec<Tensor>,
+    /// The same of values.
+    pub values: Vec<Tensor>,
+    /// Rows with which texts begin.
+    pub starts: Vec<usize>,
+}
 
-impl Observer for Keys {
+impl Observer for Held {
     fn see(&mut self, _: Site, _: &Tensor) -> candle_core::Result<()> {
         Ok(())
     }
-    fn see_keys(&mut self, k: &Tensor) -> candle_core::Result<()> {
-        self.0.push(k.clone());
+    fn see_cached(&mut self, k: &Tensor, v: &Tensor) -> candle_core::Result<()> {
+        self.keys.push(k.clone());
+        self.values.push(v.clone());
         Ok(())
     }
 }
@@ -334,13 +343,17 @@ impl Bench {
         Ok(watch.of.into_iter().map(|(site, at)| (site, seen[at].clone())).collect())
     }
 
-    /// A block's keys without their positions, `[tokens, kv_heads * head_dim]` a batch.
-    pub fn keys(&self, runner: &Decoder, block: &Block, which: Inputs) -> Result<Vec<Tensor>> {
-        let mut keys = Keys(Vec::new());
+    /// What a block's cache would hold.
+    pub fn held(&self, runner: &Decoder, block: &Block, which: Inputs) -> Result<Held> {
+        let (mut held, mut rows) = (Held::default(), 0);
         for (batch, x) in self.batches.iter().zip(self.stream(which)) {
-            runner.watched(block, x, batch, &mut keys)?;
+            runner.watched(block, x, batch, &mut held)?;
+            for span in batch.spans() {
+                held.starts.push(rows);
+                rows += span.queries;
+            }
         }
-        Ok(keys.0)
+        Ok(held)
     }
 
     /// What a block makes of its inputs, a tensor a batch.

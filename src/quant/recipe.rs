@@ -370,7 +370,8 @@ impl Recipe {
     pub fn needs(&self) -> Needs {
         let rounder = self.rounders().fold(Needs::NOTHING, |needs, w| needs.and(w.needs()));
         let acts = self.acts.as_ref().and_then(Acts::needs).unwrap_or_default();
-        self.prepare.iter().fold(rounder.and(acts), |needs, p| needs.and(p.transform().needs()))
+        let kv = self.kv.as_ref().and_then(Kv::needs).unwrap_or_default();
+        self.prepare.iter().fold(rounder.and(acts).and(kv), |needs, p| needs.and(p.transform().needs()))
     }
 
     /// Why it takes a whole model in memory, where it does.

@@ -1,11 +1,17 @@
 //! [`Kv`] at the decoder's seam: rows of heads, of tokens or of channels to what the cache gives back.
-use super::{Kv, Positions, Share, Side};
+use super::{
+    Kv, Positions, Share, Side,
+    nuq::{Book, Text},
+};
 use crate::{
     model::{
         ops::Precision,
         seam::{Age, KvMap, RowMap},
     },
-    quant::grid::{Fit, Format, Grid},
+    quant::{
+        calibrate::Held,
+        grid::{Fit, Format, Grid},
+    },
     tensor::rows,
 };
 use anyhow::ensure;
@@ -17,6 +23,8 @@ pub struct Cached {
     precision: Precision,
     /// Of each channel of the keys, where they are calibrated.
     ranges: Vec<Range>,
+    /// Of keys and of values, where they are fitted.
+    books: [Option<Book>; 2],
     probabilities: Option<Probabilities>,
 }
 
@@ -34,34 +42,66 @@ impl RowMap for Probabilities {
 }
 
 /// What lies outside stays exact.
-#[derive(Clone, Copy)]
-struct Range {
-    low: f32,
-    high: f32,
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The smallest value.
+    pub low: f32,
+    /// The largest.
+    pub high: f32,
 }
 
 impl Cached {
-    /// `seen`: keys of a text, `[tokens, kv_heads * head_dim]` each, where ranges are calibrated.
+    /// `seen`: what the cache would hold of a text, where ranges or codebooks are calibrated; `means`: what each key and value of it
+    /// means to the model, where that is asked for.
     ///
     /// # Errors
     /// Calibrated ranges without a text, or of keys that are not finite.
-    pub fn new(settings: &Kv, precision: Precision, seen: &[Tensor]) -> anyhow::Result<Self> {
+    pub fn new(
+        settings: &Kv,
+        precision: Precision,
+        seen: &Held,
+        means: Option<&[Tensor; 2]>,
+    ) -> anyhow::Result<Self> {
         let mut ranges = Vec::new();
         if settings.keys.per == Share::Calibrated {
-            ensure!(!seen.is_empty(), "calibrated ranges of keys without a text");
-            let outside = settings.keys.outliers / 2.;
-            let turned = Tensor::cat(seen, 0)?.to_device(&Device::Cpu)?.t()?.contiguous()?;
+            ensure!(!seen.keys.is_empty(), "calibrated ranges of keys without a text");
+            let turned = Tensor::cat(&seen.keys, 0)?.to_device(&Device::Cpu)?.t()?.contiguous()?;
             for mut channel in turned.to_vec2::<f32>()? {
                 ensure!(channel.iter().all(|x| x.is_finite()), "keys of the calibration text are not finite");
                 channel.sort_by(f32::total_cmp);
-                ranges.push(Range {
-                    low: quantile(&channel, outside) as f32,
-                    high: quantile(&channel, 1. - outside) as f32,
-                });
+                ranges.push(Range::between(&channel, settings.keys.outliers));
             }
         }
+        let mut books = [None, None];
+        let sides = [(&settings.keys, &seen.keys, &ranges[..]), (&settings.values, &seen.values, &[])];
+        for (i, (side, held, ranges)) in sides.into_iter().enumerate() {
+            let (Some(fitted), Format::Int(int)) = (side.codebook, side.grid.format) else { continue };
+            ensure!(!held.is_empty(), "a codebook without a text");
+            let x = Tensor::cat(held, 0)?.to_device(&Device::Cpu)?;
+            let (width, x) = (x.dim(1)?, x.flatten_all()?.to_vec1::<f32>()?);
+            ensure!(x.iter().all(|x| x.is_finite()), "keys or values of the calibration text are not finite");
+            let own = means.map(|means| means[i].to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
+            let counts = own.transpose()?.filter(|own| own.len() == x.len());
+            let exact = |row: usize| {
+                let first = seen.starts.partition_point(|start| *start <= row).checked_sub(1);
+                first.is_some_and(|first| row - seen.starts[first] < settings.sinks)
+            };
+            let text = Text { x: &x, width, counts: counts.as_deref(), exact: &exact };
+            books[i] = Some(Book::fit(&text, fitted, int.bits, ranges, side.outliers));
+        }
         let probabilities = settings.probabilities.clone().map(|grid| Probabilities { grid, precision });
-        Ok(Self { settings: settings.clone(), precision, ranges, probabilities })
+        Ok(Self { settings: settings.clone(), precision, ranges, books, probabilities })
+    }
+
+    /// Fitted codebooks, of keys and of values.
+    pub fn books(&self) -> &[Option<Book>; 2] {
+        &self.books
+    }
+
+    /// With codebooks that are known: how other programs' are held to what is done with them here.
+    pub fn with_books(mut self, books: [Option<Book>; 2]) -> Self {
+        self.books = books;
+        self
     }
 
     fn side(&self, side: &Side, x: &Tensor) -> Result<Tensor> {
@@ -81,6 +121,13 @@ impl Cached {
 
     /// Each row on its own, in groups along it.
     fn rows(&self, side: &Side, x: &Tensor) -> Result<Tensor> {
+        if let (Some(book), true) = (&self.books[1], side.codebook.is_some()) {
+            let cpu = x.to_device(&Device::Cpu)?.contiguous()?;
+            let snapped = rows::map(&cpu, "quantize", |_, x, out| {
+                book.token(x, side.outliers, out, self.precision);
+            })?;
+            return snapped.to_device(x.device());
+        }
         if side.outliers == 0. {
             return side.grid.round_rows(x, self.precision).map_err(Error::wrap);
         }
@@ -103,12 +150,17 @@ impl Cached {
         let Format::Int(int) = side.grid.format else {
             return Err(Error::Msg("calibrated ranges are for integers".into()));
         };
+        let book = self.books[0].as_ref();
         let fits: Vec<_> = self.ranges.iter().map(|r| int.fit_range(r.low, r.high, self.precision)).collect();
         let cpu = x.to_device(&Device::Cpu)?.contiguous()?;
         let snapped = rows::map(&cpu, "quantize", |_, x, out| {
             for (((out, &x), fit), range) in out.iter_mut().zip(x).zip(&fits).zip(&self.ranges) {
                 let inside = side.outliers == 0. || (range.low..=range.high).contains(&x);
-                *out = if inside { fit.one(x) } else { x };
+                *out = match (inside, book) {
+                    (false, _) => x,
+                    (true, Some(book)) => book.one(x, *range, self.precision),
+                    (true, None) => fit.one(x),
+                };
             }
         })?;
         snapped.to_device(x.device())
@@ -125,7 +177,7 @@ fn snap_row(grid: &Grid, width: usize, x: &[f32], out: &mut [f32], precision: Pr
 }
 
 /// Linear between the two nearest, as `torch.quantile` and `numpy.percentile`; `sorted` is not empty.
-fn quantile(sorted: &[f32], share: f64) -> f64 {
+pub fn quantile(sorted: &[f32], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
     f64::from(below) + (f64::from(above) - f64::from(below)) * at.fract()

@@ -6,10 +6,13 @@
 //! kv = { format = "fp8", queries = { bits = 8 }, probabilities = { bits = 8 } }
 //! kv = { method = "kivi", bits = 2 }                                   keys a channel, the newest 128 tokens exact
 //! kv = { method = "kvquant", bits = 3, outliers = 0.01 }               keys before positions, in calibrated ranges
+//! kv = { method = "kvquant", bits = 3, codebook = {} }                 the same in fitted codebooks, as the paper has it: see [`nuq`]
 //! ```
 //! A method is a set of defaults; every key of theirs may be said alone. [`map`] is what stands at the decoder's seam.
 pub mod map;
+pub mod nuq;
 
+use self::nuq::Nuq;
 use super::{
     grid::{Format, Grid, Per, Zero},
     weight::Needs,
@@ -49,6 +52,8 @@ pub struct Side {
     pub outliers: f64,
     /// The newest tokens that attention still reads exactly, the current one among them.
     pub residual: usize,
+    /// Values of a fitted codebook in place of integers.
+    pub codebook: Option<Nuq>,
 }
 
 /// What shares a scale in the cache.
@@ -112,7 +117,7 @@ impl Method {
 impl Side {
     /// In groups along a head.
     pub fn head(grid: Grid) -> Self {
-        Self { grid, per: Share::Head, outliers: 0., residual: 0 }
+        Self { grid, per: Share::Head, outliers: 0., residual: 0, codebook: None }
     }
 
     fn from_table(mut table: Map<String, Value>) -> anyhow::Result<Self> {
@@ -127,6 +132,7 @@ impl Side {
         }
         let residual = own(&mut table, "residual")?.unwrap_or(0);
         let outliers = own(&mut table, "outliers")?.unwrap_or(0.);
+        let codebook: Option<Nuq> = own(&mut table, "codebook")?;
         let per = match table.get("per").and_then(Value::as_str) {
             // A grid's own: a range a head, or groups of it.
             Some("row" | "group" | "tensor") => Share::Head,
@@ -141,7 +147,11 @@ impl Side {
             }
             _ => {}
         }
-        Ok(Self { grid, per, outliers, residual })
+        if let (Format::Int(int), true) = (&mut grid.format, codebook.is_some()) {
+            // Middle and half of a range are two numbers of 16 bits.
+            int.zero = Zero::Exact;
+        }
+        Ok(Self { grid, per, outliers, residual, codebook })
     }
 
     /// From when on they are read as they come back.
@@ -175,6 +185,16 @@ impl Side {
         }
         if !(0. ..0.5).contains(&self.outliers) {
             mistake!("{what}: `outliers` is {}; it is a share from 0 to below 0.5", self.outliers);
+        }
+        if self.codebook.is_some() {
+            let fits = if what == "keys" { Share::Calibrated } else { Share::Token };
+            let integers = matches!(self.grid.format, Format::Int(int) if !int.symmetric);
+            if self.per != fits || self.grid.per != Per::Row || !integers {
+                mistake!(
+                    "{what}: a `codebook` is for calibrated keys and for values a token, of `bits`, without `group`: say \
+                     `method = \"kvquant\"`"
+                );
+            }
         }
         match self.per {
             Share::Channel if what == "values" => {
@@ -227,6 +247,10 @@ impl Side {
         if self.outliers > 0. {
             all["outliers"] = self.outliers.into();
         }
+        if let Some(codebook) = &self.codebook {
+            all["format"] = "codebook".into();
+            all["codebook"] = json!(codebook);
+        }
         all
     }
 }
@@ -265,7 +289,10 @@ impl Kv {
 
     /// What calibration must see of keys; nothing where ranges are found as they come.
     pub fn needs(&self) -> Option<Needs> {
-        (self.keys.per == Share::Calibrated).then_some(Needs::NOTHING)
+        let books = [&self.keys, &self.values].into_iter().filter_map(|side| side.codebook);
+        let gradients = books.clone().any(|book| book.by == nuq::By::Gradients);
+        let any = self.keys.per == Share::Calibrated || books.count() > 0;
+        any.then_some(Needs { gradients, ..Needs::NOTHING })
     }
 
     /// Whether keys of several tokens share what they become: then sequences cannot share a prefix that ends among them.
@@ -426,7 +453,7 @@ impl<'de> Deserialize<'de> for Kv {
             table.remove("method").map(Method::deserialize).transpose().map_err(de::Error::custom)?;
         Self::from_table(table, method).map_err(|e| match e.to_string() {
             said if said.contains("unknown field") => de::Error::custom(
-                said + "; and `method`, `keys`, `values`, `queries`, `probabilities`, `residual`, `outliers`, `sinks`, `positions`",
+                said + "; and `method`, `keys`, `values`, `queries`, `probabilities`, `residual`, `outliers`, `codebook`, `sinks`, `positions`",
             ),
             said => de::Error::custom(said),
         })

@@ -149,6 +149,12 @@ impl Kmeans {
     }
 }
 
+/// The `count` values, rising, that lose least of some values, each with what it counts; fewer where there are no more.
+pub fn codebook(values: impl Iterator<Item = (f32, f32)>, count: usize) -> Vec<f32> {
+    let (values, counts): (Vec<f32>, Vec<f32>) = values.unzip();
+    Points::of(values.iter().zip(&counts)).codebook(count, Precision::F32)
+}
+
 /// Each value to the nearest of a codebook; what is no number stays none.
 fn snap(x: &mut [f32], book: &[f32]) {
     for x in x.iter_mut().filter(|x| x.is_finite()) {
