@@ -88,7 +88,8 @@ const METHODS: &[(&str, &str)] = &[
     ("rtn", "w#"),
     ("hqq", "hqq-w#"),
     ("kmeans", "kmeans-w#"),
-    ("kmeans, sensitivity", "weights = { method = 'kmeans', bits = #, sensitivity = 'gradients' }"),
+    ("kmeans, inputs", "weights = { method = 'kmeans', bits = #, sensitivity = 'inputs' }"),
+    ("kmeans, gradients", "weights = { method = 'kmeans', bits = #, sensitivity = 'gradients' }"),
     ("awq", "awq-w#"),
     ("gptq", "gptq-w#"),
     ("gptq, act_order", "weights = { method = 'gptq', bits = #, act_order = true }"),
@@ -98,6 +99,10 @@ const METHODS: &[(&str, &str)] = &[
     ("owq", "owq-w#"),
     ("spqr", "spqr-w#"),
     ("rtn, keep 1%", "weights = { method = 'rtn', bits = #, keep = { share = 0.01, by = 'loss' } }"),
+    (
+        "rtn, half a bit more by budget",
+        "weights = { method = 'rtn', bits = # }\nbudget = { bits_per_weight = #.5 }",
+    ),
     ("rtn, correct", "weights = { method = 'rtn', bits = #, correct = { rank = 8 } }"),
     ("gptq, correct", "weights = { method = 'gptq', bits = #, correct = { rank = 8 } }"),
     ("omniquant", "weights = { method = 'omniquant', bits = #, passes = 6 }"),
@@ -120,6 +125,8 @@ const OTHERS: &[(&str, &str)] = &[
         "smoothquant, searched",
         "prepare = [{ method = 'smoothquant', alpha = 'search' }]\nweights = { method = 'rtn', bits = # }\nacts = { bits = # }",
     ),
+    ("osplus", "osplus+w#a#"),
+    ("qllm", "qllm+w#a#"),
     ("rotate", "rotate+w#a#"),
     ("rotate, gptq", "rotate+gptq-w#a#"),
     (
@@ -132,6 +139,12 @@ const CACHE: &[(&str, &str)] = &[
     ("rtn", "kv#"),
     ("kivi", "kivi#"),
     ("kvquant", "kvquant#"),
+    ("kvquant, codebooks", "kv = { method = 'kvquant', bits = #, codebook = {} }"),
+    (
+        "kvquant, codebooks, normalized",
+        "kv = { method = 'kvquant', bits = #, codebook = { normalize = true } }",
+    ),
+    ("kvquant, even codebooks", "kv = { method = 'kvquant', bits = #, codebook = { by = 'even' } }"),
     ("rotate", "prepare = [{ method = 'rotate' }]\nkv = { bits = # }"),
 ];
 
@@ -226,7 +239,7 @@ const ANYWHERE: &str = "
     gptq/2 < rtn/2
     awq/2 < rtn/2
     rtn/3 < rtn/2
-    kmeans, sensitivity/2 < rtn/2
+    kmeans, gradients/2 < rtn/2
     autoround/2 < gptq/2
     rtn, correct/2 < rtn/2
     rtn, keep 1%/2 < rtn/2
@@ -263,10 +276,14 @@ fn methods_help_where_activations_have_outliers() {
             "{ANYWHERE}
             awq/3 < rtn/3
             rotate, gptq/2 < rotate, rtn/2
-            kmeans, sensitivity/2 < kmeans/2
+            kmeans, inputs/2 < kmeans/2
+            kmeans, gradients/2 < kmeans/2
             smoothquant/w8a8 < rtn/w8a8
             smoothquant, searched/w4a4 < smoothquant/w4a4 < rtn/w4a4
             llm.int8 columns/w8a8 < rtn/w8a8
+            osplus/w8a8 < rtn/w8a8
+            osplus/w4a4 < rtn/w4a4
+            qllm/w8a8 < rtn/w8a8
             rotate/w8a8 < rtn/w8a8
             rotate/w4a4 < smoothquant/w4a4"
         ),
@@ -283,7 +300,7 @@ fn methods_help_a_trained_llama() {
             awq/3 < rtn/3
             awq, gptq/3 < gptq/3 < rtn/3
             hqq/3 < rtn/3
-            kmeans, sensitivity/3 < kmeans/3 < rtn/3
+            kmeans, gradients/3 < kmeans/3 < rtn/3
             rotate, gptq/3 < rotate, rtn/3 < rtn/3
             spqr/2 < gptq/2
             owq/2 < gptq/2
@@ -291,6 +308,7 @@ fn methods_help_a_trained_llama() {
             efficientqat/2 < rtn/2
             rotate, gptq/w4a4 < rotate/w4a4 < rtn/w4a4
             rotate/kv4 < rtn/kv4
+            kvquant, codebooks/kv2 < kvquant/kv2
             wanda 50% < magnitude 50%
             wanda 2:4 < magnitude 2:4
             nvfp4 < mxfp4

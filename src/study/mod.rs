@@ -16,4 +16,4 @@ mod walk;
 
 /// Raised when any arithmetic changes that can move a number: part of every cell's identity. CHANGELOG.md, section
 /// Numbers, says what moved.
-pub const NUMERICS: u32 = 4;
+pub const NUMERICS: u32 = 5;
