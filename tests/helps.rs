@@ -282,7 +282,6 @@ fn methods_help_where_activations_have_outliers() {
             smoothquant, searched/w4a4 < smoothquant/w4a4 < rtn/w4a4
             llm.int8 columns/w8a8 < rtn/w8a8
             osplus/w8a8 < rtn/w8a8
-            osplus/w4a4 < rtn/w4a4
             qllm/w8a8 < rtn/w8a8
             rotate/w8a8 < rtn/w8a8
             rotate/w4a4 < smoothquant/w4a4"

@@ -1,13 +1,14 @@
 //! Rounding that is learned: each fake quantization and its gradients held to the authors' (`tests/make_learned.py`), and what
 //! learning does to a model.
 use crate::{
-    families::{all, logits},
+    common::repo,
+    families::{self, all, gap, logits},
     helps::with_outliers,
     methods::{golden, recipe, some_texts},
 };
 use bitsweep::{
-    model::load,
-    quant::{apply::apply, weight::Weights},
+    model::{load, site::Role, spec::Feeder},
+    quant::{apply::apply, prepare::fold, weight::Weights},
 };
 use candle_core::{Device, Tensor, Var};
 use std::path::Path;
@@ -95,6 +96,70 @@ fn learning_helps_and_has_no_chance_in_it() {
         logits(&q.decoder, &on).to_vec2::<f32>().unwrap()
     };
     assert!(with(1) == with(3));
+}
+
+/// Shifts and scales, whatever they are, leave the function as it is, on every family: of norms, and of values before attention's output.
+#[test]
+fn shifts_and_scales_keep_the_function() {
+    let mut moved = 0;
+    for f in all() {
+        let mut decoder = f.decoder.clone();
+        for block in &mut decoder.blocks {
+            for group in block.spec.scale_groups() {
+                let values = matches!(group.feeder, Feeder::Linear { role: Role::V, repeat: 1, .. });
+                if !(values || matches!(group.feeder, Feeder::Norm(_)))
+                    || block.spec.mixer.attention().is_none()
+                {
+                    continue;
+                }
+                // What is held to a range before it is read cannot be shifted.
+                if values && block.spec.mixer.attention().is_some_and(|a| a.clip.is_some()) {
+                    continue;
+                }
+                let Some(first) = group.linears.first().and_then(|key| block.linears.get(key)) else {
+                    continue;
+                };
+                let width = first.weight.dims().unwrap().1;
+                let z: Vec<f32> = (0..width).map(|i| (i as f32 * 1.7).sin() * 0.5).collect();
+                let s: Vec<f32> = (0..width).map(|i| 0.5 + ((i * 7) % 5) as f32 * 0.4).collect();
+                fold::shift(block, &group, &z).unwrap();
+                fold::scale(block, &group, &s).unwrap();
+                moved += 1;
+            }
+        }
+        let (was, is) = (logits(&f.decoder, &f.tokens), logits(&decoder, &f.tokens));
+        let size = was.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(gap(&was, &is) < 1e-4 * size.max(1.), "{}: {} of {size}", f.name, gap(&was, &is));
+    }
+    assert!(moved > 200, "{moved}");
+}
+
+/// Where norms have shifts and inputs lie to one side, what is learned shifts them.
+#[test]
+fn shifts_are_learned() {
+    let f = families::load(&repo("tests/fixtures/opt/125m")).unwrap();
+    let mut hard = f.decoder.clone();
+    for block in &mut hard.blocks {
+        for group in block.spec.scale_groups() {
+            if let Feeder::Norm(_) = group.feeder {
+                let width = block.linears[&group.linears[0]].weight.dims().unwrap().1;
+                // The same function, every fifth channel far from zero.
+                let z: Vec<f32> = (0..width).map(|i| if i % 5 == 2 { -20. } else { 0. }).collect();
+                fold::shift(block, &group, &z).unwrap();
+            }
+        }
+    }
+    let texts = some_texts(&f.spec);
+    let distance = |weights: &str| {
+        let r = recipe(&format!("weights = {{ {weights} }}\nacts = {{ bits = 4, zero = 'free' }}"));
+        let q = apply(&r, &hard, 32, &texts).unwrap().decoder;
+        let d = (logits(&q, &f.tokens) - logits(&hard, &f.tokens)).unwrap();
+        d.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    let plain = distance("method = 'omniquant', bits = 4, per = 'row', passes = 2");
+    let moved = distance("method = 'omniquant', bits = 4, per = 'row', passes = 2, equivalent = true");
+    println!("shifted: {moved} of {plain}");
+    assert!(moved < 0.3 * plain, "{moved} of {plain}");
 }
 
 /// Every family's blocks have gradients, and what is learned is no number that is none.

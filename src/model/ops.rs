@@ -145,7 +145,11 @@ impl Norm {
 
     /// The same norm with a number a channel taken from what leaves it: `by [width]`.
     pub fn shifted(&self, by: &[f32]) -> Result<Self> {
-        let by = Tensor::new(by, self.device())?;
+        self.shifted_by(&Tensor::new(by, self.device())?)
+    }
+
+    /// The same by a tensor, whose gradient the reference form has.
+    pub fn shifted_by(&self, by: &Tensor) -> Result<Self> {
         let shift = match &self.shift {
             Some(shift) => (shift.to_dtype(DType::F32)? - by)?,
             None => by.neg()?,

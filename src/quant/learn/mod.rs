@@ -11,7 +11,7 @@ pub mod fake;
 use super::{
     calibrate::{Bench, Inputs},
     grid::Grid,
-    prepare::fold,
+    prepare::{fold, smoothquant},
     weight::{Needs, Weights},
 };
 use crate::{
@@ -66,10 +66,19 @@ pub struct Training {
     pub fall: Fall,
     /// Whether the parameters with the least loss are kept, not the last.
     pub best: bool,
-    /// Whether scales between norms (and values) and what they feed are learned too; they begin as SmoothQuant's.
-    pub equivalent: bool,
+    /// Whether scales between norms (and values) and what they feed are learned too, and how they begin.
+    pub equivalent: Option<Moves>,
     /// Of the order of sequences, where it is drawn.
     pub seed: u64,
+}
+
+/// What moves between norms (and values) and what they feed.
+#[derive(Clone, Copy, Debug)]
+pub struct Moves {
+    /// Scales begin as SmoothQuant's, of the first linear alone: queries', or up's.
+    pub alpha: f64,
+    /// Whether what enters rounded inputs is shifted too, where norms have shifts of their own.
+    pub shifts: bool,
 }
 
 /// How many steps there are, and which sequences each sees.
@@ -138,10 +147,11 @@ impl InputMap for Straight {
     }
 }
 
-/// Scales between what feeds some linears and these.
+/// Scales between what feeds some linears and these, and shifts before them.
 struct Equivalent {
     group: ScaleGroup,
     scale: Var,
+    shift: Option<Var>,
 }
 
 impl Equivalent {
@@ -172,14 +182,19 @@ pub fn fit(
         linear.weight = Weight::Rows(rows.clone());
         exact.insert(*key, rows);
     }
-    let equivalent = if training.equivalent { equivalents(block, chosen, at)? } else { Vec::new() };
+    let equivalent = match training.equivalent {
+        Some(moves) => equivalents(block, chosen, at, moves)?,
+        None => Vec::new(),
+    };
     for (key, _, weights) in chosen {
         let w = exact.get(key).context("a linear to be learned")?;
         own.insert(*key, learner.trainee(w, &weights.grid)?);
     }
     let last = training.rates.len().saturating_sub(1);
     let mut vars: Vec<(Var, usize)> = own.values().flat_map(|t| t.vars()).collect();
-    vars.extend(equivalent.iter().map(|e| (e.scale.clone(), last)));
+    vars.extend(
+        equivalent.iter().flat_map(|e| [Some(e.scale.clone()), e.shift.clone()]).flatten().map(|v| (v, last)),
+    );
     let mut optimizer = Descent::new(&training, &vars)?;
     let count = at.bench.sequences();
     let batch = training.batch.clamp(1, count.max(1));
@@ -220,8 +235,11 @@ pub fn fit(
     if let Some((_, kept)) = best {
         vars.iter().zip(&kept).try_for_each(|((var, _), kept)| var.set(kept))?;
     }
-    // What was learned, exactly: scales first, then what the matrices with them become.
+    // What was learned, exactly: shifts and scales first, then what the matrices with them become.
     for e in &equivalent {
+        if let Some(shift) = &e.shift {
+            fold::shift(block, &e.group, &shift.to_vec1::<f32>()?)?;
+        }
         let s: Vec<f32> = e.held()?.to_vec1()?;
         fold::scale(block, &e.group, &s)?;
     }
@@ -245,6 +263,9 @@ fn put(
     let mut scaled = exact.clone();
     for e in equivalent {
         let s = e.held()?;
+        if let Some(z) = &e.shift {
+            shifted(trial, &scaled, &e.group, z)?;
+        }
         match e.group.feeder {
             Feeder::Norm(slot) => {
                 let norm = trial.norms.get_mut(&slot).context("a group's norm")?;
@@ -273,8 +294,39 @@ fn put(
     Ok(())
 }
 
-/// Scales that can move, as SmoothQuant would set them.
-fn equivalents(block: &Block, chosen: &[(Key, Site, &Weights)], at: &Lesson) -> Result<Vec<Equivalent>> {
+/// A shift, with gradients, before a group's linears: what it takes from their input is added to their biases.
+fn shifted(trial: &mut Block, weights: &BTreeMap<Key, Tensor>, group: &ScaleGroup, z: &Tensor) -> Result<()> {
+    let plus = |bias: &Option<Tensor>, add: Tensor| match bias {
+        Some(bias) => bias + add,
+        None => Ok(add),
+    };
+    match group.feeder {
+        Feeder::Norm(slot) => {
+            let norm = trial.norms.get_mut(&slot).context("a group's norm")?;
+            *norm = norm.shifted_by(z)?;
+        }
+        Feeder::Linear { role, expert, .. } => {
+            let feeder = trial.linears.get_mut(&(expert, role)).context("a group's linear")?;
+            feeder.bias = Some(plus(&feeder.bias, z.neg()?)?);
+        }
+        Feeder::Input => return Ok(()),
+    }
+    for key in &group.linears {
+        let add = weights[key].matmul(&z.unsqueeze(1)?)?.squeeze(1)?;
+        let linear = trial.linears.get_mut(key).context("a group's linear")?;
+        linear.bias = Some(plus(&linear.bias, add)?);
+    }
+    Ok(())
+}
+
+/// Scales that can move, as SmoothQuant would set them, and shifts, as Outlier Suppression+ would.
+fn equivalents(
+    block: &Block,
+    chosen: &[(Key, Site, &Weights)],
+    at: &Lesson,
+    moves: Moves,
+) -> Result<Vec<Equivalent>> {
+    let norms_shift = block.norms.values().any(|norm| norm.spec().shift);
     let needs = Needs { channels: true, ..Needs::NOTHING };
     let seen = at.bench.watch(at.runner, at.faithful, Inputs::Full, needs, &|_| true)?;
     let mut found = Vec::new();
@@ -289,17 +341,22 @@ fn equivalents(block: &Block, chosen: &[(Key, Site, &Weights)], at: &Lesson) -> 
         if !plain || !all || fold::is_turned(block, &group) {
             continue;
         }
-        let Some(first) = group.linears.first().and_then(|key| block.linears.get(key)) else { continue };
+        let first = group.linears.iter().filter_map(|key| block.linears.get(key));
+        // Of queries, keys and values the queries, of gate and up the latter, as the authors begin them.
+        let Some(first) = first.min_by_key(|l| !matches!(l.site.role, Role::Q | Role::Up)) else { continue };
         let Some(seen) = seen.get(&first.site) else { continue };
-        let mut widest = vec![0f32; seen.low.len()];
-        for key in &group.linears {
-            let w = block.linears[key].weight.rows()?.abs()?.max(0)?.to_vec1::<f32>()?;
-            widest.iter_mut().zip(w).for_each(|(m, w)| *m = m.max(w));
-        }
-        let each = seen.abs_max().into_iter().zip(widest);
-        let s: Vec<f32> = each.map(|(x, w)| (x.max(1e-5).sqrt() / w.max(1e-5).sqrt()).max(1e-5)).collect();
-        let scale = Var::from_tensor(&Tensor::new(s, at.runner.device())?)?;
-        found.push(Equivalent { group, scale });
+        let widest = first.weight.rows()?.abs()?.max(0)?.to_vec1::<f32>()?;
+        let widest: Vec<f32> = widest.into_iter().map(|w| w.max(1e-5)).collect();
+        let most: Vec<f32> = seen.abs_max().into_iter().map(|x| x.max(1e-5)).collect();
+        let scale = Tensor::new(smoothquant::scales(&most, &widest, moves.alpha), at.runner.device())?;
+        let shift = match moves.shifts && norms_shift && (at.acts)(first.site).is_some() {
+            true => {
+                let middle: Vec<f32> = seen.low.iter().zip(&seen.high).map(|(l, h)| (l + h) / 2.).collect();
+                Some(Var::from_tensor(&Tensor::new(middle, at.runner.device())?)?)
+            }
+            false => None,
+        };
+        found.push(Equivalent { group, scale: Var::from_tensor(&scale)?, shift });
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@ use crate::{
         block::Block,
         decoder::Linear,
         seam::InputMap,
+        site::Role,
         spec::{Feeder, ScaleGroup},
     },
     tensor::{matmul::Weight, rows},
@@ -49,16 +50,28 @@ pub fn scale(block: &mut Block, group: &ScaleGroup, s: &[f32]) -> Result<()> {
     Ok(())
 }
 
-/// Takes `z`, one a channel, from what a norm gives a group, and adds what that was to the linears' biases: `W x + b = W (x - z) +
-/// (b + W z)`.
+/// Takes `z`, one a channel, from what a group is given, and adds what that was to the linears' biases: `W x + b = W (x - z) +
+/// (b + W z)`. Of a norm, or of values on their way to attention's output, whose shares add up to one.
 pub fn shift(block: &mut Block, group: &ScaleGroup, z: &[f32]) -> Result<()> {
     if z.iter().all(|z| *z == 0.) {
         return Ok(());
     }
-    let Feeder::Norm(slot) = group.feeder else { bail!("only what a norm gives is shifted") };
     ensure!(!is_turned(block, group), "inputs that are turned as they come cannot be shifted");
-    let norm = block.norms.get_mut(&slot).context("a group's norm")?;
-    *norm = norm.shifted(z)?;
+    match group.feeder {
+        Feeder::Norm(slot) => {
+            let norm = block.norms.get_mut(&slot).context("a group's norm")?;
+            *norm = norm.shifted(z)?;
+        }
+        Feeder::Linear { role: Role::V, expert, repeat: 1, .. } => {
+            let values = block.linears.get_mut(&(expert, Role::V)).context("values")?;
+            let z = Tensor::new(z, values.weight.rows()?.device())?;
+            values.bias = Some(match &values.bias {
+                Some(bias) => (bias - z)?,
+                None => z.neg()?,
+            });
+        }
+        _ => bail!("only what a norm gives, and values, can be shifted"),
+    }
     for key in &group.linears {
         let linear = block.linears.get_mut(key).context("a group's linear")?;
         let weight = linear.weight.rows()?;

@@ -107,7 +107,7 @@ impl Learner for AutoRound {
             rates: vec![self.rate()],
             fall: Fall::Linear,
             best: true,
-            equivalent: false,
+            equivalent: None,
             seed: self.seed,
         }
     }

@@ -96,7 +96,7 @@ impl Learner for EfficientQat {
             rates: vec![self.rate, self.weight_rate],
             fall: Fall::Cosine(1. / 20.),
             best: false,
-            equivalent: false,
+            equivalent: None,
             seed: 0,
         }
     }

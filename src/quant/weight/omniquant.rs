@@ -5,14 +5,15 @@
 //! low = sigmoid(g) min w     high = sigmoid(h) max w     scale = (high - low) / (2^b - 1)     zero = -round(low / scale)
 //! ```
 //! `g` and `h` begin at 4, where the sigmoid is 0.98 (equation 2; `UniformAffineQuantizer` with `lwc`). Scales (equation 3) begin as
-//! SmoothQuant's; the paper's shifts, and scales between queries and keys, are not learned here.
+//! SmoothQuant's. Where inputs are rounded and norms have shifts, what enters is shifted too, from the middle of its range on. Scales
+//! between queries and keys are not learned: behind them positions turn pairs of channels, and the function would be another.
 use super::{Given, Needs, Rounded, Rounder};
 use crate::{
     mistake,
     quant::{
         Described, Entry,
         grid::{Format, Grid, Zero},
-        learn::{By, Fall, Learner, Steps, Trainee, Training, fake},
+        learn::{By, Fall, Learner, Moves, Steps, Trainee, Training, fake},
     },
 };
 use anyhow::Result;
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 pub const ENTRY: Entry = Entry {
     name: "omniquant",
     about: "ranges cut as gradients of a block's outputs say (Shao et al., 2024): passes = 10, rate = 0.01; equivalent = true: \
-            scales between norms and linears learned with them",
+            scales (and shifts) between norms and linears learned with them, alpha = 0.5 where they begin",
 };
 
 /// See the module.
@@ -37,9 +38,12 @@ pub struct OmniQuant {
     /// Of the cuts.
     #[serde(default = "rate")]
     pub rate: f64,
-    /// Whether scales are learned too.
+    /// Whether scales are learned too, and shifts.
     #[serde(default)]
     pub equivalent: bool,
+    /// Where scales begin: SmoothQuant's.
+    #[serde(default = "half")]
+    pub alpha: f64,
     /// Of the scales.
     #[serde(default = "scale_rate")]
     pub scale_rate: f64,
@@ -53,13 +57,17 @@ fn rate() -> f64 {
     1e-2
 }
 
+fn half() -> f64 {
+    0.5
+}
+
 fn scale_rate() -> f64 {
     5e-3
 }
 
 impl Default for OmniQuant {
     fn default() -> Self {
-        Self { passes: ten(), rate: rate(), equivalent: false, scale_rate: scale_rate() }
+        Self { passes: ten(), rate: rate(), equivalent: false, alpha: half(), scale_rate: scale_rate() }
     }
 }
 
@@ -99,7 +107,7 @@ impl Learner for OmniQuant {
             rates: vec![self.rate, self.scale_rate],
             fall: Fall::Never,
             best: false,
-            equivalent: self.equivalent,
+            equivalent: self.equivalent.then_some(Moves { alpha: self.alpha, shifts: true }),
             seed: 0,
         }
     }
@@ -139,6 +147,9 @@ impl Rounder for OmniQuant {
                 mistake!("`{name}` is {rate}: it is above 0 and at most 1");
             }
         }
+        if !(0. ..=1.).contains(&self.alpha) {
+            mistake!("`alpha` is {}: it is from 0 to 1", self.alpha);
+        }
         match grid.format {
             Format::Int(int) if !int.symmetric && int.zero == Zero::Free && !grid.search => Ok(()),
             _ => mistake!("omniquant has its own convention, of asymmetric integers: say `bits`"),
@@ -153,6 +164,7 @@ impl Described for OmniQuant {
         });
         if self.equivalent {
             all["scale_rate"] = self.scale_rate.into();
+            all["alpha"] = self.alpha.into();
         }
         all
     }
