@@ -45,8 +45,14 @@ fn main() {
                 "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8, "rms_norm_eps": 1e-5 });
             let spec = families::of(&config).unwrap().spec(&config).unwrap();
             let site = Site::new(0, Role::Up);
-            let given =
-                Given { site, spec: &spec, grid: &weights.grid, seen: &seen, precision: Precision::F32 };
+            let given = Given {
+                site,
+                spec: &spec,
+                grid: &weights.grid,
+                seen: &seen,
+                gradients: None,
+                precision: Precision::F32,
+            };
             let began = Instant::now();
             let rounded = weights.rounder().round(&all["weight"], &given).unwrap().weight;
             let seconds = began.elapsed().as_secs_f64();

@@ -191,7 +191,7 @@ impl<'a> Maker<'a> {
     }
 
     /// What is outside the blocks.
-    pub fn ends(&self, full: &Decoder) -> Result<Decoder> {
+    pub fn ends(&mut self, full: &Decoder) -> Result<Decoder> {
         let mut decoder = self.rewritten_ends(full)?;
         // A head that is the embedding is left as that is, also where a rewriting had to part the two.
         let sites = self.spec.sites();
@@ -200,12 +200,18 @@ impl<'a> Maker<'a> {
         {
             decoder.embed = full.embed.like(embed)?;
         }
-        let chosen = |l: &&mut Linear| sites.contains(&l.site) && !self.skip.contains(&l.site);
-        for linear in decoder.ends.values_mut().filter(chosen) {
-            if let Some(weights) = self.recipe.weights_at(linear.site, &self.spec) {
-                let given = self.given(linear.site, weights, &EMPTY);
+        for linear in decoder.ends.values_mut().filter(|l| sites.contains(&l.site)) {
+            let site = linear.site;
+            if self.skip.contains(&site) {
+                continue;
+            }
+            if let Some(weights) = self.recipe.weights_at(site, &self.spec) {
                 // What is outside the blocks is not calibrated: a method does what it does without a text.
-                linear.weight = self.rounded(linear, weights, &given)?.0;
+                let (weight, bits, note) =
+                    self.rounded(linear, weights, &self.given(site, weights, &EMPTY))?;
+                linear.weight = weight;
+                self.bits.extend(bits.map(|b| (site, b)));
+                self.notes.extend(note.map(|n| format!("{site}: {n}")));
             }
             linear.input = self.input.clone();
         }

@@ -288,8 +288,14 @@ impl Recipe {
         if let Some(Err(e)) = self.acts.as_ref().map(Acts::check) {
             mistake!("recipe `{}`: acts: {e}", self.name);
         }
-        let turns_keys = self.prepare.iter().any(|p| matches!(p, Prepare::Rotate(rotate) if rotate.online));
-        if turns_keys && self.kv.as_ref().is_some_and(|kv| kv.needs().is_some()) {
+        let turned = self.prepare.iter().any(|p| matches!(p, Prepare::Rotate(rotate) if rotate.online));
+        if turned && self.needs().gradients {
+            mistake!(
+                "recipe `{}`: gradients of the whole model do not pass what rotate turns as it comes: say online = false",
+                self.name
+            );
+        }
+        if turned && self.kv.as_ref().is_some_and(|kv| kv.needs().is_some()) {
             mistake!(
                 "recipe `{}`: kv: calibrated ranges are those of keys as they are, and rotate turns keys where they are rounded: \
                  say online = false, or another `per`",

@@ -83,9 +83,11 @@ pub(super) fn run(run: &mut Run, opened: &Opened, cells: &[&Cell], budget: f64) 
         };
         let fate = (|| -> Result<Fate> {
             let walked = walked.as_ref().map_err(repeat)?;
-            let maker = walked.makers[lane_of(&lanes, recipe)?].as_ref().map_err(repeat)?;
+            let lane = lane_of(&lanes, recipe)?;
+            walked.makers.borrow()[lane].as_ref().map_err(repeat)?;
             let outcomes = answer(walked).with_context(|| format!("`{}`", task.label))?;
-            Ok(Fate::Evaluated(outcomes, maker.sizes(opened.stored_bits())))
+            let makers = walked.makers.borrow();
+            Ok(Fate::Evaluated(outcomes, makers[lane].as_ref().map_err(repeat)?.sizes(opened.stored_bits())))
         })();
         let share = blocks * tokens(&asked, cell.task) as f64 / total.max(1) as f64;
         run.end(cell, fate, work, began.elapsed().as_secs_f64() + share)?;
@@ -141,7 +143,7 @@ struct Walked<'a> {
     /// Of a lane and task; or what went wrong with these two alone.
     places: BTreeMap<(usize, usize), Result<Places>>,
     hidden: Mutex<Hidden>,
-    makers: Vec<Result<Maker<'a>>>,
+    makers: RefCell<Vec<Result<Maker<'a>>>>,
     /// Norm and head.
     exit: Decoder,
     /// The lane that answered last, with its own norm and head: others' need not be in memory.
@@ -194,7 +196,7 @@ fn walk<'a>(
     // How a block is run, without parameters.
     let bare = opened.bare(device)?;
     let runners: Vec<Result<Decoder>> =
-        makers.iter().map(|m| m.as_ref().map_err(repeat).and_then(|m| m.ends(&bare))).collect();
+        makers.iter_mut().map(|m| m.as_mut().map_err(|e| repeat(e)).and_then(|m| m.ends(&bare))).collect();
     for b in 0..spec.blocks.len() {
         (run.watch)(Event::Block { model: &opened.name, number: b + 1, of: spec.blocks.len() });
         let full = opened.load_block(b as u16, device)?;
@@ -216,7 +218,7 @@ fn walk<'a>(
         }
     }
     let exit = opened.load_exit(device)?;
-    Ok(Walked { places, hidden: hidden.into(), makers, exit, last: RefCell::default() })
+    Ok(Walked { places, hidden: hidden.into(), makers: makers.into(), exit, last: RefCell::default() })
 }
 
 /// Passes with tokens, and where their hidden states are.
@@ -237,7 +239,10 @@ impl Walked<'_> {
         let same = last.take().filter(|(lane, _)| *lane == at.0);
         let decoder = match same {
             Some((_, decoder)) => decoder,
-            None => Arc::new(self.makers[at.0].as_ref().map_err(repeat)?.ends(&self.exit)?),
+            None => {
+                let mut makers = self.makers.borrow_mut();
+                Arc::new(makers[at.0].as_mut().map_err(|e| repeat(e))?.ends(&self.exit)?)
+            }
         };
         *last = Some((at.0, decoder.clone()));
         Ok(Replay { words, asked, hidden: &self.hidden, places, decoder, next: 0 })

@@ -9,12 +9,14 @@
 pub mod fake;
 
 use super::{
+    Described,
     calibrate::{Bench, Inputs},
-    grid::Grid,
+    grid::{Format, Grid, Zero},
     prepare::{fold, smoothquant},
-    weight::{Needs, Weights},
+    weight::{Given, Needs, Rounded, Rounder, Weights},
 };
 use crate::{
+    mistake,
     model::{
         block::{Block, Carried},
         decoder::Decoder,
@@ -43,12 +45,54 @@ pub trait Trainee {
     }
 }
 
-/// A method that learns.
+/// A method that learns. As a [`Rounder`] it rounds what no block teaches as its parameters begin.
 pub trait Learner {
     /// How.
     fn training(&self) -> Training;
     /// What is learned of a matrix.
     fn trainee(&self, w: &Tensor, grid: &Grid) -> Result<Box<dyn Trainee>>;
+    /// The convention of its integers, which are asymmetric.
+    fn zero(&self) -> Zero;
+    /// Refuses settings that cannot be, beside rates and batches.
+    fn settings(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<L: Learner + Described + Send + Sync> Rounder for L {
+    fn needs(&self) -> Needs {
+        Needs { channels: true, ..Needs::NOTHING }
+    }
+
+    fn learner(&self) -> Option<&dyn Learner> {
+        Some(self)
+    }
+
+    fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
+        let weight = self.trainee(weight, given.grid)?.rounded(weight)?.detach();
+        Ok(Rounded {
+            weight,
+            bits: None,
+            note: Some("nothing was learned: rounded as learning begins".into()),
+        })
+    }
+
+    fn check(&self, grid: &Grid) -> Result<()> {
+        let training = self.training();
+        if training.batch == 0 {
+            mistake!("`batch` is 0: a step sees a sequence at least");
+        }
+        for (name, rate) in training.rates {
+            if !(rate > 0. && rate <= 1.) {
+                mistake!("`{name}` is {rate}: it is above 0 and at most 1");
+            }
+        }
+        self.settings()?;
+        match grid.format {
+            Format::Int(int) if !int.symmetric && int.zero == self.zero() && !grid.search => Ok(()),
+            _ => mistake!("a method that learns has its own convention, of asymmetric integers: say `bits`"),
+        }
+    }
 }
 
 /// How a block is learned.
@@ -60,8 +104,8 @@ pub struct Training {
     pub batch: usize,
     /// What a step does with a gradient.
     pub by: By,
-    /// A rate for each number that [`Trainee::vars`] gives; those of equivalent scales are the last.
-    pub rates: Vec<f64>,
+    /// A rate, and its key, for each number that [`Trainee::vars`] gives; those of equivalent scales are the last.
+    pub rates: Vec<(&'static str, f64)>,
     /// How rates fall.
     pub fall: Fall,
     /// Whether the parameters with the least loss are kept, not the last.
@@ -369,10 +413,10 @@ enum Descent {
 
 impl Descent {
     fn new(training: &Training, vars: &[(Var, usize)]) -> Result<Self> {
-        let rate = |i: usize| training.rates.get(i).copied().context("a rate for every parameter");
+        let rate = |i: usize| training.rates.get(i).map(|r| r.1).context("a rate for every parameter");
         Ok(match training.by {
             By::AdamW => {
-                let of = |(i, rate): (usize, &f64)| -> Result<_> {
+                let of = |(i, (_, rate)): (usize, &(&str, f64))| -> Result<_> {
                     let mine = vars.iter().filter(|(_, of)| *of == i).map(|(var, _)| var.clone()).collect();
                     let params = ParamsAdamW { lr: *rate, weight_decay: 0., ..ParamsAdamW::default() };
                     Ok((AdamW::new(mine, params)?, *rate))

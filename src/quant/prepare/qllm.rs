@@ -126,8 +126,11 @@ fn places(block: &Block) -> Vec<Place> {
     all
 }
 
-/// What becomes of an input's channels: each new one a sum of old ones, each with its share; and of weights, whose columns are added.
-struct Reassembled(Vec<Vec<(usize, f32)>>);
+/// New channels, each of old ones, each of these with its share.
+type Parts = Vec<Vec<(usize, f32)>>;
+
+/// What becomes of an input's channels: sums by shares; and of weights, whose columns are added.
+struct Reassembled(Parts);
 
 impl Reassembled {
     /// A matrix `[out, in]`.
@@ -164,7 +167,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// What channels become under the best threshold; `None` where none cuts any.
-    fn best(&self) -> Result<Option<Vec<Vec<(usize, f32)>>>> {
+    fn best(&self) -> Result<Option<Parts>> {
         let most = self.seen.abs_max();
         let channels = most.len();
         let x = self.seen.inputs.first().context("calibration inputs")?.to_device(self.trial.at.device())?;
@@ -218,7 +221,7 @@ impl Search<'_> {
         Ok(all)
     }
 
-    fn loss(&self, x: &Tensor, want: &[Tensor], parts: Vec<Vec<(usize, f32)>>) -> Result<f64> {
+    fn loss(&self, x: &Tensor, want: &[Tensor], parts: Parts) -> Result<f64> {
         let turn = Reassembled(parts);
         let mut rounded = self.block.clone();
         self.trial.round(&mut rounded, |w| turn.columns(w))?;
@@ -273,11 +276,7 @@ impl Scores {
 }
 
 /// Channels with some joined to others, in their order: means of what each was.
-fn join(
-    count: usize,
-    joined: &[(usize, usize)],
-    was: impl Fn(usize) -> (usize, f32),
-) -> Vec<Vec<(usize, f32)>> {
+fn join(count: usize, joined: &[(usize, usize)], was: impl Fn(usize) -> (usize, f32)) -> Parts {
     let mut all: Vec<Vec<usize>> = (0..count).map(|k| vec![k]).collect();
     for &(from, to) in joined {
         all[from].clear();
@@ -291,9 +290,9 @@ fn join(
 }
 
 /// The same of channels that are whole, some of which are cut then.
-fn joined_then_cut(cuts: &[usize], joined: &[(usize, usize)]) -> Vec<Vec<(usize, f32)>> {
+fn joined_then_cut(cuts: &[usize], joined: &[(usize, usize)]) -> Parts {
     let whole = join(cuts.len(), joined, |j| (j, 1.));
-    let cut = |parts: Vec<(usize, f32)>| -> Vec<Vec<(usize, f32)>> {
+    let cut = |parts: Vec<(usize, f32)>| -> Parts {
         // A channel that is cut is joined to none.
         let n = parts.iter().map(|&(j, _)| cuts[j]).max().unwrap_or(1);
         vec![parts.into_iter().map(|(j, share)| (j, share / n as f32)).collect(); n]

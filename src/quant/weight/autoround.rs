@@ -6,14 +6,10 @@
 //! q = clamp(round(w / scale + v) + zero)       v from -1/2 to 1/2, h and l from 0 to 1         (equations 3 to 5; `quant_tensor_asym`)
 //! ```
 //! A step's rate falls from `1 / steps` to nothing, so `v` moves by 1/2 at most; the parameters with the least loss are kept.
-use super::{Given, Needs, Rounded, Rounder};
-use crate::{
-    mistake,
-    quant::{
-        Described, Entry,
-        grid::{Format, Grid, Zero},
-        learn::{By, Fall, Learner, Steps, Trainee, Training, fake},
-    },
+use crate::quant::{
+    Described, Entry,
+    grid::{Grid, Zero},
+    learn::{By, Fall, Learner, Steps, Trainee, Training, fake},
 };
 use anyhow::Result;
 use candle_core::{D, Tensor, Var};
@@ -104,7 +100,7 @@ impl Learner for AutoRound {
             steps: Steps::Drawn(self.steps),
             batch: self.batch,
             by: By::Sign,
-            rates: vec![self.rate()],
+            rates: vec![("rate", self.rate())],
             fall: Fall::Linear,
             best: true,
             equivalent: None,
@@ -121,34 +117,9 @@ impl Learner for AutoRound {
         let most = grid.code_bits().exp2() - 1.;
         Ok(Box::new(Offsets { v, low: ones()?, high: ones()?, grid: grid.clone(), most }))
     }
-}
 
-impl Rounder for AutoRound {
-    fn needs(&self) -> Needs {
-        Needs { channels: true, ..Needs::NOTHING }
-    }
-
-    fn learner(&self) -> Option<&dyn Learner> {
-        Some(self)
-    }
-
-    /// Without a block to learn from: to nearest.
-    fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
-        let weight = self.trainee(weight, given.grid)?.rounded(weight)?.detach();
-        Ok(Rounded { weight, bits: None, note: Some("nothing was learned: rounded to nearest".into()) })
-    }
-
-    fn check(&self, grid: &Grid) -> Result<()> {
-        if self.batch == 0 {
-            mistake!("`batch` is 0: a step sees a sequence at least");
-        }
-        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0. && *rate <= 1.)) {
-            mistake!("`rate` is {rate}: it is above 0 and at most 1");
-        }
-        match grid.format {
-            Format::Int(int) if !int.symmetric && int.zero == Zero::InRange && !grid.search => Ok(()),
-            _ => mistake!("autoround has its own convention, of asymmetric integers: say `bits`"),
-        }
+    fn zero(&self) -> Zero {
+        Zero::InRange
     }
 }
 

@@ -3,14 +3,10 @@
 //! ```text
 //! q = clamp(round(w / s) + clamp(round(z)))      w, s, z by AdamW along a cosine       (section 3.2; `UniformAffineQuantizer`)
 //! ```
-use super::{Given, Needs, Rounded, Rounder};
-use crate::{
-    mistake,
-    quant::{
-        Described, Entry,
-        grid::{Format, Grid, Zero},
-        learn::{By, Fall, Learner, Steps, Trainee, Training, fake},
-    },
+use crate::quant::{
+    Described, Entry,
+    grid::{Grid, Zero},
+    learn::{By, Fall, Learner, Steps, Trainee, Training, fake},
 };
 use anyhow::Result;
 use candle_core::{D, Tensor, Var};
@@ -93,7 +89,7 @@ impl Learner for EfficientQat {
             steps: Steps::Passes(self.passes),
             batch: self.batch,
             by: By::AdamW,
-            rates: vec![self.rate, self.weight_rate],
+            rates: vec![("rate", self.rate), ("weight_rate", self.weight_rate)],
             fall: Fall::Cosine(1. / 20.),
             best: false,
             equivalent: None,
@@ -112,36 +108,9 @@ impl Learner for EfficientQat {
         }
         Ok(Box::new(All { w: Var::from_tensor(&w.copy()?)?, scale, zero, grid: grid.clone(), most }))
     }
-}
 
-impl Rounder for EfficientQat {
-    fn needs(&self) -> Needs {
-        Needs { channels: true, ..Needs::NOTHING }
-    }
-
-    fn learner(&self) -> Option<&dyn Learner> {
-        Some(self)
-    }
-
-    /// Without a block to learn from: to nearest.
-    fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
-        let weight = self.trainee(weight, given.grid)?.rounded(weight)?.detach();
-        Ok(Rounded { weight, bits: None, note: Some("nothing was learned: rounded to nearest".into()) })
-    }
-
-    fn check(&self, grid: &Grid) -> Result<()> {
-        if self.batch == 0 {
-            mistake!("`batch` is 0: a step sees a sequence at least");
-        }
-        for (name, rate) in [("rate", self.rate), ("weight_rate", self.weight_rate)] {
-            if !(rate > 0. && rate <= 1.) {
-                mistake!("`{name}` is {rate}: it is above 0 and at most 1");
-            }
-        }
-        match grid.format {
-            Format::Int(int) if !int.symmetric && int.zero == Zero::Clamped && !grid.search => Ok(()),
-            _ => mistake!("efficientqat has its own convention, of asymmetric integers: say `bits`"),
-        }
+    fn zero(&self) -> Zero {
+        Zero::Clamped
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Kmeans {
 
 /// What a weight's loss counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "Value")]
 pub enum Sensitivity {
     /// All the same.
     #[default]
@@ -61,6 +61,19 @@ pub enum Sensitivity {
     Inputs,
     /// Its squared gradients of the model's loss.
     Gradients,
+}
+
+impl TryFrom<Value> for Sensitivity {
+    type Error = String;
+
+    fn try_from(said: Value) -> std::result::Result<Self, String> {
+        match said.as_str() {
+            Some("none") => Ok(Sensitivity::None),
+            Some("inputs") => Ok(Sensitivity::Inputs),
+            Some("gradients") => Ok(Sensitivity::Gradients),
+            _ => Err(format!("`sensitivity` is {said}; there are: \"none\", \"inputs\", \"gradients\"")),
+        }
+    }
 }
 
 impl Rounder for Kmeans {

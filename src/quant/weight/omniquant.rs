@@ -7,12 +7,11 @@
 //! `g` and `h` begin at 4, where the sigmoid is 0.98 (equation 2; `UniformAffineQuantizer` with `lwc`). Scales (equation 3) begin as
 //! SmoothQuant's. Where inputs are rounded and norms have shifts, what enters is shifted too, from the middle of its range on. Scales
 //! between queries and keys are not learned: behind them positions turn pairs of channels, and the function would be another.
-use super::{Given, Needs, Rounded, Rounder};
 use crate::{
     mistake,
     quant::{
         Described, Entry,
-        grid::{Format, Grid, Zero},
+        grid::{Grid, Zero},
         learn::{By, Fall, Learner, Moves, Steps, Trainee, Training, fake},
     },
 };
@@ -104,7 +103,7 @@ impl Learner for OmniQuant {
             steps: Steps::Passes(self.passes),
             batch: 1,
             by: By::AdamW,
-            rates: vec![self.rate, self.scale_rate],
+            rates: vec![("rate", self.rate), ("scale_rate", self.scale_rate)],
             fall: Fall::Never,
             best: false,
             equivalent: self.equivalent.then_some(Moves { alpha: self.alpha, shifts: true }),
@@ -124,36 +123,16 @@ impl Learner for OmniQuant {
             most: grid.code_bits().exp2() - 1.,
         }))
     }
-}
 
-impl Rounder for OmniQuant {
-    fn needs(&self) -> Needs {
-        Needs { channels: true, ..Needs::NOTHING }
+    fn zero(&self) -> Zero {
+        Zero::Free
     }
 
-    fn learner(&self) -> Option<&dyn Learner> {
-        Some(self)
-    }
-
-    /// Without a block to learn from: as its cuts begin.
-    fn round(&self, weight: &Tensor, given: &Given) -> Result<Rounded> {
-        let weight = self.trainee(weight, given.grid)?.rounded(weight)?.detach();
-        Ok(Rounded { weight, bits: None, note: Some("nothing was learned: ranges as they begin".into()) })
-    }
-
-    fn check(&self, grid: &Grid) -> Result<()> {
-        for (name, rate) in [("rate", self.rate), ("scale_rate", self.scale_rate)] {
-            if !(rate > 0. && rate <= 1.) {
-                mistake!("`{name}` is {rate}: it is above 0 and at most 1");
-            }
-        }
+    fn settings(&self) -> Result<()> {
         if !(0. ..=1.).contains(&self.alpha) {
             mistake!("`alpha` is {}: it is from 0 to 1", self.alpha);
         }
-        match grid.format {
-            Format::Int(int) if !int.symmetric && int.zero == Zero::Free && !grid.search => Ok(()),
-            _ => mistake!("omniquant has its own convention, of asymmetric integers: say `bits`"),
-        }
+        Ok(())
     }
 }
 
