@@ -14,6 +14,7 @@ use bitsweep::{
     quant::{
         apply::{apply, sizes},
         calibrate::{Bench, Inputs},
+        prepare,
         weight::{METHODS, Needs},
     },
 };
@@ -139,4 +140,39 @@ fn every_method_on_every_family() {
         assert!(sum.is_finite(), "{}", f.name);
     });
     assert!(every.len() > 60, "{}", every.len());
+}
+
+/// Every rewriting on every family: it fits and gives numbers, or says why not; and what one makes, another can go on with.
+#[test]
+fn every_rewriting_on_every_family() {
+    let all_of = ["smoothquant", "osplus", "rotate", "awq", "qllm", "prune, share = 0.3, by = 'wanda'"];
+    let named: BTreeSet<&str> = all_of.iter().map(|name| name.split(',').next().unwrap()).collect();
+    assert_eq!(named, prepare::METHODS.iter().map(|m| m.name).collect());
+    let table = |name: &str| {
+        let (name, keys) = name.split_once(',').unwrap_or((name, ""));
+        format!("{{ method = '{name}'{}{keys} }}", if keys.is_empty() { "" } else { "," })
+    };
+    let mut fitting = BTreeMap::<String, usize>::new();
+    for f in all() {
+        let texts = some_texts(&f.spec);
+        for (i, first) in all_of.iter().enumerate() {
+            let then = all_of[(i + 1) % all_of.len()];
+            // What turns the stream comes before what cuts.
+            let both = if i == 5 { table(first) } else { format!("{}, {}", table(first), table(then)) };
+            let r = recipe(&format!(
+                "prepare = [{both}]\nweights = {{ method = 'rtn', bits = 4, group = 8 }}\nacts = {{ bits = 8 }}"
+            ));
+            if let Some(why) = r.unfit(&f.spec) {
+                assert!(why.contains(':') && why.len() > 40, "{}: {why}", f.name);
+                continue;
+            }
+            *fitting.entry(both.clone()).or_default() += 1;
+            let q = apply(&r, &f.decoder, 32, &texts).unwrap();
+            let sum =
+                logits(&q.decoder, &f.tokens).abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(sum.is_finite(), "{} {both}", f.name);
+            assert!(q.sizes.bits_per_weight > 0. && q.sizes.size_mb > 0., "{} {both}", f.name);
+        }
+    }
+    assert!(fitting.values().all(|fits| *fits > 20) && fitting.len() == 6, "{fitting:?}");
 }
