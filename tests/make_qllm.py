@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/goldens/qllm/, by running QLLM's channel reassembly on tiny LLaMAs with outliers.
 
-    git clone https://github.com/ziplab/QLLM   653a329
+    git clone https://github.com/ModelTC/QLLM   653a329
     pip install torch transformers safetensors
     python tests/make_qllm.py --source FOLDER-OF-CLONES
 

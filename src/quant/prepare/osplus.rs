@@ -6,12 +6,13 @@
 //! t   of 100 steps or more from max|X - z| down, where attention's output, act(gate) * up, or else the linear's own changes
 //!     least, both sides rounded                                                                     (eq. 6)
 //! ```
-//! For linears that a norm feeds, as the authors' `migration.py` and `migration_llama.py`: only norms that have a shift of their own
+//! For linears that a norm feeds, and where a gate lets `up` through for `down`, as the authors' `migration.py` and `migration_llama.py`: only norms that have a shift of their own
 //! are shifted; the first texts say what changes, all of them what ranges are. `round` is to nearest, whatever rounds in the end.
 use super::{Transform, fold, no_groups, of_group, smoothquant::distance, trial::Trial};
 use crate::{
     model::{
         block::Block,
+        site::Role,
         spec::{DecoderSpec, Feeder},
     },
     quant::{Described, Entry, apply::At, calibrate::Seen, weight::Needs},
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 /// For `list methods`.
 pub const ENTRY: Entry = Entry {
     name: "osplus",
-    about: "prepare: outlier channels shifted and scaled to one searched threshold (Outlier Suppression+, Wei et al., 2023); shift",
+    about: "prepare: outlier channels shifted and scaled to one searched threshold (Outlier Suppression+, Wei et al., 2023); shift, down",
 };
 
 /// See the module.
@@ -34,6 +35,9 @@ pub struct OsPlus {
     /// Move channels to the middle, where a norm has a shift.
     #[serde(default = "yes")]
     pub shift: bool,
+    /// Scale between `up` and `down` too, where a gate stands between them.
+    #[serde(default = "yes")]
+    pub down: bool,
 }
 
 fn yes() -> bool {
@@ -42,7 +46,7 @@ fn yes() -> bool {
 
 impl Default for OsPlus {
     fn default() -> Self {
-        Self { shift: true }
+        Self { shift: true, down: true }
     }
 }
 
@@ -58,15 +62,20 @@ impl Transform for OsPlus {
     fn block(&self, block: &mut Block, at: &At) -> Result<()> {
         let seen = at.watch(block, self.needs())?;
         let whole = block.clone();
+        let gated = whole.linears.contains_key(&(None, Role::Gate));
         for group in whole.spec.scale_groups() {
-            let Feeder::Norm(slot) = group.feeder else { continue };
-            let trial = Trial { at, slot: Some(slot), linears: &group.linears };
+            let slot = match group.feeder {
+                Feeder::Norm(slot) => Some(slot),
+                Feeder::Linear { role: Role::Up, expert: None, .. } if gated && self.down => None,
+                _ => continue,
+            };
+            let trial = Trial { at, slot, linears: &group.linears };
             let rounded = trial.rounds(&whole);
             let Some(seen) = of_group(&whole, &group, &seen).filter(|_| rounded) else { continue };
             if fold::is_turned(&whole, &group) {
                 continue;
             }
-            let own = whole.norms.get(&slot).context("a group's norm")?.spec().shift;
+            let own = slot.and_then(|slot| whole.norms.get(&slot)).is_some_and(|norm| norm.spec().shift);
             let shift = if self.shift && own { middle(seen) } else { vec![0.; seen.low.len()] };
             let mut shifted = whole.clone();
             fold::shift(&mut shifted, &group, &shift)?;
@@ -141,6 +150,6 @@ fn scales(ends: &[(f32, f32)], threshold: f32) -> Vec<f32> {
 
 impl Described for OsPlus {
     fn describe(&self) -> Value {
-        json!({ "method": "osplus", "shift": self.shift })
+        json!({ "method": "osplus", "shift": self.shift, "down": self.down })
     }
 }
