@@ -1,23 +1,13 @@
 //! Squared gradients of a model's loss, held to PyTorch's, and what methods do with them.
 use crate::{
     families::{all, gap, logits},
-    methods::{golden, planted, recipe, some_texts, texts},
+    methods::{ROLES, golden, planted, recipe, some_texts, texts},
 };
 use bitsweep::{
     model::{ops::Precision, site::Role},
     quant::{apply::apply, fisher::squares},
 };
 use candle_core::Tensor;
-
-const ROLES: [(&str, Role); 7] = [
-    ("q", Role::Q),
-    ("k", Role::K),
-    ("v", Role::V),
-    ("o", Role::O),
-    ("gate", Role::Gate),
-    ("up", Role::Up),
-    ("down", Role::Down),
-];
 
 #[test]
 fn squares_are_pytorchs() {

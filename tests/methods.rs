@@ -24,6 +24,17 @@ use bitsweep::{
 use candle_core::{Device, Tensor, safetensors};
 use std::{collections::HashMap, path::Path};
 
+/// Linears of a block by the names that goldens have.
+pub const ROLES: [(&str, Role); 7] = [
+    ("q", Role::Q),
+    ("k", Role::K),
+    ("v", Role::V),
+    ("o", Role::O),
+    ("gate", Role::Gate),
+    ("up", Role::Up),
+    ("down", Role::Down),
+];
+
 type Golden = HashMap<String, Tensor>;
 
 pub fn golden(path: &str) -> Golden {
@@ -302,18 +313,7 @@ fn part(decoder: &Decoder, b: usize, name: &str) -> Option<Tensor> {
         let (scale, shift) = block.norms[&slot].params();
         return if key == "weight" { scale.cloned() } else { shift.cloned() };
     }
-    let role = [
-        ("q", Role::Q),
-        ("k", Role::K),
-        ("v", Role::V),
-        ("o", Role::O),
-        ("gate", Role::Gate),
-        ("up", Role::Up),
-        ("down", Role::Down),
-    ]
-    .into_iter()
-    .find(|(name, _)| *name == what)?
-    .1;
+    let role = ROLES.into_iter().find(|(name, _)| *name == what)?.1;
     let linear = &block.linears[&(None, role)];
     if key == "weight" { Some(linear.weight.rows().unwrap()) } else { linear.bias.clone() }
 }

@@ -324,7 +324,8 @@ pub(super) fn plenty(opened: &Opened, recipes: &[&Recipe]) -> bool {
 
 /// How a model's cells are run. `memory`: bytes that may be in use, where somebody said so.
 ///
-/// What writes needs a whole model, and so does what is tried with a model again and again. Who has not said how much memory there is, is not refused on a guess.
+/// What writes needs a whole model, and so does what is tried with a model again and again. Who has not said how much memory there
+/// is, is not refused on a guess.
 pub fn predict(opened: &Opened, cells: &[Pending], memory: Option<u64>, cpu: bool) -> Prospect {
     let (spec, said) = (&opened.spec, memory.is_some());
     let needs: Vec<f64> = cells.iter().map(|c| load(opened, c.recipe, &c.asked).bytes).collect();

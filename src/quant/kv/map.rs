@@ -1,7 +1,7 @@
 //! [`Kv`] at the decoder's seam: rows of heads, of tokens or of channels to what the cache gives back.
 use super::{
     Kv, Positions, Share, Side,
-    nuq::{Book, Text},
+    nuq::{Book, By, Text},
 };
 use crate::{
     model::{
@@ -81,7 +81,11 @@ impl Cached {
             let (width, x) = (x.dim(1)?, x.flatten_all()?.to_vec1::<f32>()?);
             ensure!(x.iter().all(|x| x.is_finite()), "keys or values of the calibration text are not finite");
             let own = means.map(|means| means[i].to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
-            let counts = own.transpose()?.filter(|own| own.len() == x.len());
+            let counts = own.transpose()?.filter(|_| fitted.by == By::Gradients);
+            ensure!(
+                counts.as_ref().map(Vec::len).or((fitted.by == By::Even).then_some(x.len())) == Some(x.len()),
+                "a codebook by gradients without the gradients of its text"
+            );
             let exact = |row: usize| {
                 let first = seen.starts.partition_point(|start| *start <= row).checked_sub(1);
                 first.is_some_and(|first| row - seen.starts[first] < settings.sinks)

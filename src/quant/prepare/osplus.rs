@@ -6,9 +6,13 @@
 //! t   of 100 steps or more from max|X - z| down, where attention's output, act(gate) * up, or else the linear's own changes
 //!     least, both sides rounded                                                                     (eq. 6)
 //! ```
-//! For linears that a norm feeds, and where a gate lets `up` through for `down`, as the authors' `migration.py` and `migration_llama.py`: only norms that have a shift of their own
-//! are shifted; the first texts say what changes, all of them what ranges are. `round` is to nearest, whatever rounds in the end.
-use super::{Transform, fold, no_groups, of_group, smoothquant::distance, trial::Trial};
+//! For linears that a norm feeds, and where a gate lets `up` through for `down`, as the authors' `migration.py` and
+//! `migration_llama.py`: only norms that have a shift of their own are shifted; the first texts say what changes, all of them what ranges are. `round` is to nearest, whatever rounds in the end.
+use super::{
+    Transform, fold, no_groups, of_group,
+    smoothquant::distance,
+    trial::{STEPS, Trial},
+};
 use crate::{
     model::{
         block::Block,
@@ -17,7 +21,7 @@ use crate::{
     },
     quant::{Described, Entry, apply::At, calibrate::Seen, weight::Needs},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -115,7 +119,8 @@ impl Search<'_> {
         let ends: Vec<(f32, f32)> = ends.map(|((low, high), z)| (low - z, high - z)).collect();
         let (low, high) = ends.iter().fold((0f32, 0f32), |(l, h), e| (l.min(e.0), h.max(e.1)));
         let most = f64::from(high.max(-low));
-        let steps = ((f64::from(high) / 0.5) as usize).max(100);
+        ensure!(most.is_finite(), "osplus: calibration inputs are not finite");
+        let steps = ((f64::from(high) / 0.5) as usize).clamp(100, STEPS);
         let step = (most - self.least) / steps as f64;
         let x = self.seen.inputs.first().context("calibration inputs")?.to_device(self.trial.at.device())?;
         let x = x.broadcast_sub(&Tensor::new(self.shift, x.device())?)?;

@@ -10,7 +10,11 @@
 //! For what norms feed and for the feed-forward's last linear, as the authors' `cr_module.py`: a threshold is tried with channels
 //! joined before others are cut, and kept with channels cut before others are joined. Joining changes the function. The authors'
 //! low-rank correction of what is left is a rounder's: see `correct`.
-use super::{Transform, no_groups, smoothquant::distance, trial::Trial};
+use super::{
+    Transform, no_groups,
+    smoothquant::distance,
+    trial::{STEPS, Trial},
+};
 use crate::{
     mistake,
     model::{
@@ -23,7 +27,7 @@ use crate::{
     quant::{Described, Entry, apply::At, calibrate::Seen, weight::Needs},
     tensor::{matmul::Weight, rows},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -176,7 +180,8 @@ impl Search<'_> {
         let want = self.trial.outputs(self.block, &x)?;
         let (high, low) = most.iter().fold((0f32, f32::INFINITY), |(h, l), &m| (h.max(m), l.min(m)));
         let (high, low) = (f64::from(high), f64::from(low));
-        let steps = ((high / 0.5) as usize).max(100);
+        ensure!(most.iter().all(|m| m.is_finite()), "qllm: calibration inputs are not finite");
+        let steps = ((high / 0.5) as usize).clamp(100, STEPS);
         let step = (high - low) / steps as f64;
         let (mut best, mut before) = ((f64::INFINITY, None), 0);
         let mut threshold = high;
@@ -187,7 +192,7 @@ impl Search<'_> {
                 break;
             }
             if added != before {
-                let joined = scores.least(added, |j| cuts[j] > 1);
+                let Some(joined) = scores.least(added, |j| cuts[j] > 1) else { break };
                 let parts = joined_then_cut(&cuts, &joined);
                 let loss = self.loss(&x, &want, parts)?;
                 if loss < best.0 {
@@ -206,7 +211,7 @@ impl Search<'_> {
             whole.iter().map(|&(j, share)| columns[j].iter().map(|x| share * x).collect()).collect();
         let of_cut: Vec<f32> = whole.iter().map(|&(j, _)| sums[j]).collect();
         let joined = Scores::of(&cut, &of_cut).least(whole.len() - channels, |k| whole[k].1 != 1.);
-        Ok(Some(join(whole.len(), &joined, |k| whole[k])))
+        Ok(joined.map(|joined| join(whole.len(), &joined, |k| whole[k])))
     }
 
     /// Sums of each input's weights, over all outputs of all linears.
@@ -260,18 +265,19 @@ impl Scores {
         Self { each: (0..columns.len().div_ceil(2)).into_par_iter().map(row).collect() }
     }
 
-    /// So many even channels, each with its odd one, that lose least; those that are fixed stay out of it.
-    fn least(&self, count: usize, fixed: impl Fn(usize) -> bool) -> Vec<(usize, usize)> {
+    /// So many even channels, each with its odd one, that lose least; those that are fixed stay out of it. `None` where too few are
+    /// left.
+    fn least(&self, count: usize, fixed: impl Fn(usize) -> bool) -> Option<Vec<(usize, usize)>> {
         let of =
             |i: usize, j: usize| if fixed(2 * i) || fixed(2 * j + 1) { f32::MAX } else { self.each[i][j] };
         let mut edges: Vec<(f32, usize, usize)> = (0..self.each.len())
             .filter_map(|i| {
                 let best = (0..self.each[i].len()).min_by(|&a, &b| of(i, a).total_cmp(&of(i, b)))?;
-                Some((of(i, best), 2 * i, 2 * best + 1))
+                Some((of(i, best), 2 * i, 2 * best + 1)).filter(|edge| edge.0 < f32::MAX)
             })
             .collect();
         edges.sort_by(|a, b| a.0.total_cmp(&b.0));
-        edges.into_iter().take(count).map(|(_, i, j)| (i, j)).collect()
+        (edges.len() >= count).then(|| edges.into_iter().take(count).map(|(_, i, j)| (i, j)).collect())
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
+/// Thresholds that are tried, at most: as many as authors' code tries where activations reach 10,000.
+pub(super) const STEPS: usize = 20_000;
+
 /// Linears of one input.
 pub(super) struct Trial<'a> {
     pub at: &'a At<'a>,

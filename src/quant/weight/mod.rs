@@ -291,6 +291,10 @@ impl Weights {
         let mut rounded = self.rounder().round(&others, given)?;
         rounded.weight = mask.where_cond(&Precision::F16.round(weight.clone())?, &rounded.weight)?;
         rounded.bits = rounded.bits.map(|bits| bits + keep.bits(weight.elem_count()));
+        if keep.by == By::Gradients && given.gradients.is_none() {
+            let said = "no gradient came by: its largest weights are kept".to_string();
+            rounded.note = Some(rounded.note.map_or(said.clone(), |note| format!("{note}; {said}")));
+        }
         Ok(rounded)
     }
 
