@@ -776,11 +776,11 @@ fn a_full_disk() {
     let whole = crate::kit::snapshot(&desk.path("out"));
     fs::rename(desk.path("out"), desk.path("whole")).unwrap();
     let study = desk.arg("study.toml");
-    // Files of 4 or 8 kB, as the shell counts blocks: the list of records outgrows either, and tears a line.
+    // Files of 8 or 16 kB, as the shell counts blocks: the list of records outgrows either, and tears a line.
     let out = desk.arg("out");
     let program = desk.bitsweep(&["run", &study, "--out", &out]);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"]);
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$@\"", "sh"]);
     shell.arg(program.get_program()).args(program.get_args()).current_dir(desk.path(""));
     let ran = Ran::of(&mut shell);
     let kept = records(&desk.path("out")).len();

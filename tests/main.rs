@@ -29,6 +29,8 @@ mod families;
 mod fisher;
 /// What must hold of every number format; codebooks.
 mod formats;
+/// What a gate says, and that planted defects do not pass.
+mod gate;
 /// Generated answers: neighbours, transformers, stop strings, filters.
 mod generate;
 /// GGUF's types and mixtures.
@@ -58,6 +60,7 @@ mod models;
 mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
+mod planted;
 /// QuaRot, held to its authors' code.
 mod quarot;
 /// What a recipe does, part by part, and what is none.
@@ -72,6 +75,8 @@ mod resume;
 mod rounding;
 /// What lm-evaluation-harness gives.
 mod scores;
+/// Paired statistics, held to scipy's and statsmodels', and their promises counted.
+mod stats;
 /// A real model's twelve perplexities.
 mod stories;
 /// The documents are true, and modules use only what they may.

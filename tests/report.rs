@@ -14,7 +14,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool, Scale)) -> Record {
+pub fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool, Scale)) -> Record {
     let bits = |letters: &str| match recipe.split_once(letters) {
         Some((_, rest)) => rest.chars().next().and_then(|c| c.to_digit(10)).map_or(16., f64::from),
         None => 16.,
@@ -29,6 +29,7 @@ fn record(cell: &str, model: &str, recipe: &str, task: &str, metric: (&str, bool
             family: "llama".into(),
             params: 1_048_576,
             stored: "bf16".into(),
+            tokenizer: String::new(),
         },
         recipe: RecipeInfo {
             name: recipe.into(),
@@ -70,6 +71,7 @@ fn items(shares: &[Share], metric: &str) -> Vec<Item> {
     let item = |(i, s): (usize, &Share)| Item {
         item: format!("{:04x}", i * 7919 % 65536),
         part: None,
+        cluster: None,
         outcome: serde_json::Value::Null,
         shares: BTreeMap::from([(metric.to_owned(), *s)]),
     };
@@ -77,7 +79,7 @@ fn items(shares: &[Share], metric: &str) -> Vec<Item> {
 }
 
 /// The same record, finished, with the value that its items give.
-fn done(mut record: Record, shares: &[Share]) -> (Record, Vec<Item>) {
+pub fn done(mut record: Record, shares: &[Share]) -> (Record, Vec<Item>) {
     let metric = &record.task.metrics[0];
     let e = stats::ratio(shares, metric.scale).unwrap();
     let value = Value { value: e.value, stderr: e.stderr, n: e.n, ..Value::default() };
@@ -86,15 +88,15 @@ fn done(mut record: Record, shares: &[Share]) -> (Record, Vec<Item>) {
     (record, items)
 }
 
-const ACC: (&str, bool, Scale) = ("acc", true, Scale::Plain);
-const PPL: (&str, bool, Scale) = ("perplexity", false, Scale::Exp);
+pub const ACC: (&str, bool, Scale) = ("acc", true, Scale::Plain);
+pub const PPL: (&str, bool, Scale) = ("perplexity", false, Scale::Exp);
 const KL: (&str, bool, Scale) = ("kl", false, Scale::Plain);
 
-fn right(outcomes: &str) -> Vec<Share> {
+pub fn right(outcomes: &str) -> Vec<Share> {
     outcomes.chars().map(|c| [f64::from(u8::from(c == '1')), 1.]).collect()
 }
 
-fn nll(base: f64) -> Vec<Share> {
+pub fn nll(base: f64) -> Vec<Share> {
     (0..12).map(|i| [(base + 0.1 * f64::from(i * i % 7)) * 20., 20.]).collect()
 }
 
@@ -209,7 +211,7 @@ fn same_records_same_bytes() {
     let charts = ["acts", "cache", "drift", "kv", "size", "weights"];
     let mut expected: Vec<String> =
         charts.iter().flat_map(|c| ["png", "svg"].map(|e| format!("{c}-builtin-llama.{e}"))).collect();
-    expected.extend(["report.html", "table.csv", "table.md"].map(String::from));
+    expected.extend(["paired.csv", "report.html", "table.csv", "table.md"].map(String::from));
     expected.sort();
     assert_eq!(names, expected);
     for (name, bytes) in &first {
@@ -223,7 +225,7 @@ fn same_records_same_bytes() {
 }
 
 /// Tags open and close in order, and no raw `&` or `<` stands in text.
-fn well_formed(svg: &str) {
+pub fn well_formed(svg: &str) {
     let mut open = Vec::new();
     let mut rest = svg;
     while let Some(at) = rest.find('<') {
@@ -349,11 +351,11 @@ fn parts_have_a_table_of_their_own() {
 #[test]
 fn holm_by_hand() {
     // Sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and never below the one before.
-    let adjusted = table::holm(&[0.01, 0.04, 0.03, 0.005]);
+    let adjusted = stats::holm(&[0.01, 0.04, 0.03, 0.005]);
     for (a, b) in adjusted.iter().zip([0.03, 0.06, 0.06, 0.02]) {
         assert!((a - b).abs() < 1e-12);
     }
-    assert!(table::holm(&[]).is_empty());
+    assert!(stats::holm(&[]).is_empty());
 }
 
 #[test]
@@ -390,7 +392,7 @@ fn nothing_from_records_becomes_markup() {
     let files = files(&report::draw(&store).unwrap());
     for (name, bytes) in &files {
         if let Ok(text) = std::str::from_utf8(bytes) {
-            assert!(name == "table.csv" || !text.contains('\u{1b}'), "{name}");
+            assert!(name.ends_with(".csv") || !text.contains('\u{1b}'), "{name}");
             if name.ends_with(".html") || name.ends_with(".svg") {
                 assert!(!text.contains("<script") && text.contains("&lt;script&gt;"), "{name}");
             }

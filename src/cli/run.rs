@@ -37,7 +37,7 @@ impl Run {
         progress.end();
         out!("{}", drawn.table.trim_end());
         let verdicts = gate::own_rules(&store)?;
-        let regressed = super::gate::print(&verdicts);
+        let regressed = super::gate::print(&verdicts, false);
         let peak = system::peak()
             .map_or_else(String::new, |n| format!("; {:.0} MB at most in memory", n as f64 / 1e6));
         say!("{} cells run, {} kept{peak}; {}", summary.ran, summary.kept, out.join("report.html").display());

@@ -29,6 +29,10 @@ pub struct Gap {
     pub nll: f64,
     /// `-ln P(y)`.
     pub nll_full: f64,
+    /// `[KL(P || Q), tokens]` by how sure full precision was: ten bins of P's largest probability, each with its upper end.
+    /// A sure prediction that moves is damage; a flat one moves at a touch.
+    #[serde(default)]
+    pub confidence: [[f64; 2]; 10],
 }
 
 /// Numbers of one model's logits that wait for the other's: 128 MB.
@@ -87,6 +91,10 @@ fn gap(p: &[f32], q: &[f32], y: usize) -> Gap {
             js += 0.5 * (pp * (lp - middle) + qq * (lq - middle));
         }
     }
+    let likeliest = top(p);
+    let sure = (f64::from(p[likeliest]) - zp).exp();
+    let mut confidence = [[0.; 2]; 10];
+    confidence[((sure * 10.).ceil() as usize).clamp(1, 10) - 1] = [kl, 1.];
     let (nll_full, nll) = (zp - f64::from(p[y]), zq - f64::from(q[y]));
     let delta_p = (-nll).exp() - (-nll_full).exp();
     Gap {
@@ -95,16 +103,20 @@ fn gap(p: &[f32], q: &[f32], y: usize) -> Gap {
         kl_reverse,
         // No rounding makes a distance of nothing, or less.
         js: if p == q { 0. } else { js.max(0.) },
-        same_top: usize::from(top(p) == top(q)),
+        same_top: usize::from(likeliest == top(q)),
         delta_p,
         delta_p2: delta_p * delta_p,
         nll,
         nll_full,
+        confidence,
     }
 }
 
 fn sum(a: Gap, b: Gap) -> Gap {
+    let mut confidence = a.confidence;
+    confidence.iter_mut().zip(b.confidence).for_each(|(a, b)| (a[0], a[1]) = (a[0] + b[0], a[1] + b[1]));
     Gap {
+        confidence,
         tokens: a.tokens + b.tokens,
         kl: a.kl + b.kl,
         kl_reverse: a.kl_reverse + b.kl_reverse,
@@ -132,5 +144,7 @@ mod tests {
             + half * (0.75 * (0.75f64 / 0.625).ln() + 0.25 * (0.25f64 / 0.375).ln());
         assert!((g.js - js).abs() < 1e-7);
         assert!((g.delta_p - 0.25).abs() < 1e-7 && g.same_top == 1);
+        // P's largest is 1/2: the fifth bin, at its upper end.
+        assert_eq!((g.confidence[4], g.confidence[5]), ([g.kl, 1.], [0.; 2]));
     }
 }

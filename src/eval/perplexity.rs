@@ -35,14 +35,44 @@ pub struct Loss {
     /// Pieces of the item between white space, as `re.split(r"\s+", text)` counts them.
     #[serde(default)]
     pub words: usize,
+    /// Scored tokens by their loss, a bin each [`BIN`] nats; the [`BINS`]th is open, and none stand after the last that holds
+    /// any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<u32>,
+    /// `[nll, tokens]` by how much a token was predicted from: bin `k` is of `2^k` to `2^(k+1) - 1` tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<[f64; 2]>,
 }
 
+/// Nats of a bin of [`Loss::spread`].
+pub const BIN: f64 = 0.25;
+/// Bins of [`Loss::spread`], at most.
+pub const BINS: usize = 40;
+
 impl Loss {
-    /// Adds one token's log-probability.
-    pub fn add(&mut self, log_prob: f64) {
+    /// Adds one token's log-probability; `before`: the tokens that it was predicted from, at least one.
+    pub fn add(&mut self, log_prob: f64, before: usize) {
         self.nll -= log_prob;
         self.nll2 += log_prob * log_prob;
         self.tokens += 1;
+        let bin = ((-log_prob / BIN).max(0.) as usize).min(BINS - 1);
+        let place = before.max(1).ilog2() as usize;
+        self.spread.resize(self.spread.len().max(bin + 1), 0);
+        self.places.resize(self.places.len().max(place + 1), [0.; 2]);
+        self.spread[bin] += 1;
+        self.places[place][0] -= log_prob;
+        self.places[place][1] += 1.;
+    }
+
+    /// Adds all of another's tokens; what a text is counted in stays.
+    fn join(&mut self, other: Loss) {
+        self.nll += other.nll;
+        self.nll2 += other.nll2;
+        self.tokens += other.tokens;
+        self.spread.resize(self.spread.len().max(other.spread.len()), 0);
+        self.places.resize(self.places.len().max(other.places.len()), [0.; 2]);
+        self.spread.iter_mut().zip(other.spread).for_each(|(a, b)| *a += b);
+        self.places.iter_mut().zip(other.places).for_each(|(a, b)| (a[0], a[1]) = (a[0] + b[0], a[1] + b[1]));
     }
 }
 
@@ -182,10 +212,7 @@ pub fn rolling(lm: &mut dyn Lm, texts: &[Text], window: Option<usize>, profile: 
         .map(|t| Loss { bytes: t.raw.len(), words: python_words(&t.raw), ..Loss::default() })
         .collect();
     for (loss, owner) in losses(lm, &sequences)?.into_iter().zip(owners) {
-        let item = &mut items[owner];
-        item.nll += loss.nll;
-        item.nll2 += loss.nll2;
-        item.tokens += loss.tokens;
+        items[owner].join(loss);
     }
     let mut names = Names::new();
     Ok(texts
@@ -232,7 +259,9 @@ fn python_words(text: &str) -> usize {
 fn losses(lm: &mut dyn Lm, sequences: &[Sequence]) -> Result<Vec<Loss>> {
     let mut all = vec![Loss::default(); sequences.len()];
     lm.score(sequences, &mut |i, logits| {
-        logits.score(&sequences[i]).into_iter().for_each(|(log_prob, _)| all[i].add(log_prob));
+        let first = sequences[i].predict.start + logits.first;
+        let scores = logits.score(&sequences[i]).into_iter().enumerate();
+        scores.for_each(|(at, (log_prob, _))| all[i].add(log_prob, first + at));
         Ok(())
     })?;
     Ok(all)
@@ -255,6 +284,20 @@ mod tests {
             // A full window has one token of context.
             assert!(windows[1..].iter().filter(|w| w.predict.len() == longest).all(|w| w.predict.start == 1));
         }
+    }
+
+    #[test]
+    fn where_losses_lie() {
+        let mut loss = Loss::default();
+        // Losses of 0.1, 0.3 and 99 nats, after 1, 3 and 4 tokens.
+        for (log_prob, before) in [(-0.1, 1), (-0.3, 3), (-99., 4)] {
+            loss.add(log_prob, before);
+        }
+        assert_eq!((loss.spread[0], loss.spread[1], loss.spread[39], loss.spread.len()), (1, 1, 1, BINS));
+        assert_eq!(loss.places, [[0.1, 1.], [0.3, 1.], [99., 1.]]);
+        let mut twice = loss.clone();
+        twice.join(loss);
+        assert_eq!((twice.tokens, twice.spread[39], twice.places[2]), (6, 2, [198., 2.]));
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub struct Opened {
     pub tokenizer: Tokenizer,
     /// Special tokens that the tokenizer's or the model's config names.
     pub special: Special,
+    /// Hash of the files that the tokenizer was made from.
+    pub tokens: String,
     checkpoint: Checkpoint,
     config: Value,
     place: Place,
@@ -263,21 +265,39 @@ impl Outline {
             Place::Hub(hub) => hub.0.commit(&hub.1),
             _ => None,
         };
+        let add = |hash: &mut Sha256| {
+            for (name, bytes) in &files {
+                hash.update(name);
+                hash.update(bytes);
+            }
+        };
+        let mut words = Sha256::new();
+        add(&mut words);
+        let tokens = format!("{:x}", words.finalize());
         let revision = match commit {
             Some(commit) => commit,
             None => {
                 let mut all = Sha256::new();
                 all.update(&text);
-                for (name, bytes) in &files {
-                    all.update(name);
-                    all.update(bytes);
-                }
+                add(&mut all);
                 all.update(checkpoint.hash());
                 format!("{:x}", all.finalize())
             }
         };
         let stored = checkpoint.stored();
-        Ok(Opened { name, revision, family, spec, tokenizer, special, checkpoint, config, place, stored })
+        Ok(Opened {
+            name,
+            revision,
+            family,
+            spec,
+            tokenizer,
+            special,
+            tokens,
+            checkpoint,
+            config,
+            place,
+            stored,
+        })
     }
 }
 

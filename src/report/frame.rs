@@ -2,9 +2,10 @@
 //!
 //! A cell that failed or was skipped has its rows too, without values. Runs are paired item by item, by the items'
 //! hashes, so the order in which an evaluator wrote them does not matter.
+use super::paired::{self, Paired};
 use crate::{
-    results::{Item, MetricInfo, Record, Status, Store, Value},
-    stats::{self, Share},
+    results::{Items, MetricInfo, Record, Status, Store, Value},
+    stats::Pairs,
 };
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub struct Frame {
     pub groups: Vec<Group>,
     /// The same of each part of a task, by its name, where records have parts. In the order of `records`, then of parts.
     pub parts: Vec<(String, Row)>,
+    /// By row: what its items say beside those of full precision, where both are known.
+    pub paired: BTreeMap<usize, Paired>,
     /// Where each record's rows begin, and one more.
     first: Vec<usize>,
 }
@@ -51,7 +54,7 @@ pub struct Row {
     pub relative: Option<f64>,
     /// One standard error of `relative`, by the delta method.
     pub relative_stderr: Option<f64>,
-    /// Two-sided, from [`stats::paired`]. `None` for the full row and where the items of the two runs differ.
+    /// Two-sided, from [`Pairs::p_value`]. `None` for the full row and where the items of the two runs differ.
     pub p_value: Option<f64>,
 }
 
@@ -114,14 +117,20 @@ impl Frame {
             first.push(rows.len());
         }
         let groups = groups(&records);
-        let mut frame = Self { records, rows, groups, parts, first };
+        let mut frame = Self { records, rows, groups, parts, paired: BTreeMap::new(), first };
         frame.compare(store)?;
+        paired::complete(&mut frame);
         Ok(frame)
     }
 
     /// A record's rows, one a metric.
     pub fn rows_of(&self, record: usize) -> &[Row] {
         &self.rows[self.first[record]..self.first[record + 1]]
+    }
+
+    /// Where a record's row of a metric stands.
+    pub fn place_of(&self, record: usize, metric: usize) -> Option<usize> {
+        Some(self.first[record] + metric).filter(|&at| at < self.first[record + 1])
     }
 
     /// The record that a row belongs to.
@@ -183,10 +192,11 @@ impl Frame {
                     None
                 } else {
                     if full_items.is_none() {
-                        full_items = Some(shares(store.items(&self.records[full].cell)?));
+                        full_items = Some(Items::new(store.items(&self.records[full].cell)?));
                     }
-                    Some(shares(store.items(&self.records[cell].cell)?))
+                    Some(Items::new(store.items(&self.records[cell].cell)?))
                 };
+                let both = full_items.as_ref().zip(items.as_ref());
                 for at in self.first[cell]..self.first[cell + 1] {
                     let Some(metric) = self.metric(&self.rows[at]) else { continue };
                     let Some(base) = self
@@ -197,11 +207,16 @@ impl Frame {
                     else {
                         continue;
                     };
-                    let paired = match (&full_items, &items) {
-                        (Some(a), Some(b)) => pair(a, b, None, metric),
-                        _ => None,
-                    };
-                    fill(&mut self.rows[at], &base, paired);
+                    let pairs = both.and_then(|(full, items)| items.pair(full, metric, None));
+                    // What a guess scores is said of the first metric.
+                    let first = self.rows[at].metric == Some(0);
+                    let chance = self.records[cell].task.chance.filter(|_| first);
+                    let known = self.rows[at].value.is_some() && base.value.is_some();
+                    let paired = both
+                        .filter(|_| known)
+                        .and_then(|(full, items)| paired::against(items, full, metric, chance));
+                    fill(&mut self.rows[at], &base, pairs);
+                    self.paired.extend(paired.map(|p| (at, p)));
                 }
                 for at in 0..self.parts.len() {
                     let (part, row) = &self.parts[at];
@@ -213,11 +228,8 @@ impl Frame {
                         r.record == full && p == part && self.metric(r).is_some_and(|m| m.name == metric.name)
                     };
                     let Some((_, base)) = self.parts.iter().find(same).cloned() else { continue };
-                    let paired = match (&full_items, &items) {
-                        (Some(a), Some(b)) => pair(a, b, Some(part), metric),
-                        _ => None,
-                    };
-                    fill(&mut self.parts[at].1, &base, paired);
+                    let pairs = both.and_then(|(full, items)| items.pair(full, metric, Some(part)));
+                    fill(&mut self.parts[at].1, &base, pairs);
                 }
             }
         }
@@ -246,7 +258,7 @@ impl Group {
     }
 }
 
-fn fill(row: &mut Row, base: &Row, paired: Option<stats::Paired>) {
+fn fill(row: &mut Row, base: &Row, pairs: Option<Pairs>) {
     let finite = |x: f64| x.is_finite().then_some(x);
     row.full = base.value;
     let (Some(value), Some(full)) = (row.value, base.value) else { return };
@@ -256,10 +268,10 @@ fn fill(row: &mut Row, base: &Row, paired: Option<stats::Paired>) {
     }
     row.delta = finite(value - full);
     row.relative = finite(value / full);
-    row.p_value = paired.and_then(|p| p.p_value).and_then(finite);
+    row.p_value = pairs.as_ref().and_then(Pairs::p_value).and_then(finite);
     if let (Some(a), Some(b)) = (base.stderr, row.stderr) {
         let (va, vb) = (a * a, b * b);
-        let vd = paired.and_then(|p| p.stderr).map_or(va + vb, |s| s * s);
+        let vd = pairs.as_ref().and_then(Pairs::stderr).map_or(va + vb, |s| s * s);
         row.delta_stderr = finite(vd.sqrt());
         // Var(b / a) = [Var b - 2 r Cov + r^2 Var a] / a^2 with Cov from Var(b - a) = Var a + Var b - 2 Cov.
         if let Some(r) = row.relative {
@@ -288,32 +300,6 @@ impl Row {
         }
         self
     }
-}
-
-/// By metric, each item's part, hash and share, in an order that depends on nothing but their content.
-type Shares = BTreeMap<String, Vec<(Option<String>, String, Share)>>;
-
-fn shares(items: Option<Vec<Item>>) -> Shares {
-    let mut by_metric = Shares::new();
-    for item in items.unwrap_or_default() {
-        for (metric, share) in item.shares {
-            by_metric.entry(metric).or_default().push((item.part.clone(), item.item.clone(), share));
-        }
-    }
-    for list in by_metric.values_mut() {
-        list.sort_by(|(_, h, s), (_, i, t)| h.cmp(i).then(s[0].total_cmp(&t[0])).then(s[1].total_cmp(&t[1])));
-    }
-    by_metric
-}
-
-/// Compares two runs of one metric, over all items or a part's. `None`: they did not see the same items.
-fn pair(a: &Shares, b: &Shares, part: Option<&str>, metric: &MetricInfo) -> Option<stats::Paired> {
-    let of = |shares: &Shares| -> Option<(Vec<String>, Vec<Share>)> {
-        let all = shares.get(&metric.name)?.iter();
-        Some(all.filter(|i| part.is_none() || i.0.as_deref() == part).map(|i| (i.1.clone(), i.2)).unzip())
-    };
-    let ((a_items, a), (b_items, b)) = (of(a)?, of(b)?);
-    if a_items == b_items { stats::paired(&a, &b, metric.scale) } else { None }
 }
 
 fn groups(records: &[Record]) -> Vec<Group> {

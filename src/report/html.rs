@@ -321,7 +321,7 @@ taken as a sample of all that could have been asked. It is absent where one item
 Colours show the part of full precision that is lost, whichever way the metric runs: for perplexity and its like, \
 where lower is better, one minus full over value. Divergences are 0 at full precision and have no change.</dd>\n\
 <dt>*</dt><dd>Both runs answered the same items, so they are compared item by item: McNemar's exact test where every \
-item is right or wrong, else a normal test on the items' differences. Such a test sees changes that two separate \
+item is right or wrong, else Student's t on the items' differences. Such a test sees changes that two separate \
 errors hide. Holm's correction keeps the chance of even one false star in a table below 5%.</dd>\n\
 <dt>bits a weight</dt><dd>Over the quantized layers, scales and zero points included. Size is the whole model's.</dd>\n\
 <dt>charts</dt><dd>100% is full precision, and down is always worse. Error bars are one standard error of the ratio, \

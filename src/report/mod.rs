@@ -1,9 +1,10 @@
-//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `table.md`, charts, `report.html`.
+//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
 pub mod charts;
 pub mod frame;
 pub mod html;
+pub mod paired;
 mod plot;
 pub mod table;
 
@@ -47,10 +48,12 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         Ok(())
     };
     write("table.csv".to_owned(), table::csv(&frame)?.as_bytes())?;
-    match table::parts(&frame)? {
-        Some(parts) => write("parts.csv".to_owned(), parts.as_bytes())?,
-        // An earlier report's would be read as this one's.
-        None => remove(&store.dir().join("parts.csv"))?,
+    for (name, text) in [("parts.csv", table::parts(&frame)?), ("paired.csv", paired::csv(&frame)?)] {
+        match text {
+            Some(text) => write(name.to_owned(), text.as_bytes())?,
+            // An earlier report's would be read as this one's.
+            None => remove(&store.dir().join(name))?,
+        }
     }
     write("table.md".to_owned(), table.as_bytes())?;
     for picture in &pictures {

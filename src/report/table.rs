@@ -1,6 +1,9 @@
 //! Tables: `table.csv`, a row a metric, for programs; and a table a model, for eyes.
 use super::frame::{Frame, Group, Row, one_line};
-use crate::results::{Record, Status};
+use crate::{
+    results::{Record, Status},
+    stats::holm,
+};
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
@@ -11,7 +14,7 @@ const WIDTH: usize = 110;
 pub const LEVEL: f64 = 0.05;
 
 /// A column of `table.csv`: its name and what stands in it. Absent is empty.
-type Column = (&'static str, fn(&Frame, &Row) -> String);
+pub type Column = (&'static str, fn(&Frame, &Row) -> String);
 
 /// The columns of `table.csv`. A contract: scripts read them by name and by place.
 pub static COLUMNS: &[Column] = &[
@@ -64,7 +67,7 @@ pub fn reason(record: &Record) -> &str {
 }
 
 /// The shortest text that reads back as exactly this number; absent is empty.
-fn number(x: Option<f64>) -> String {
+pub fn number(x: Option<f64>) -> String {
     match x {
         None => String::new(),
         Some(x) if !x.is_finite() => String::new(),
@@ -106,13 +109,17 @@ const OF_PARTS: &[&str] = &[
     "p_value",
 ];
 
+/// Columns of [`COLUMNS`] by name.
+pub fn columns(names: &[&str]) -> Vec<&'static Column> {
+    names.iter().filter_map(|name| COLUMNS.iter().find(|c| c.0 == *name)).collect()
+}
+
 /// `parts.csv`: a row a part and metric. `None`: no task has parts.
 pub fn parts(frame: &Frame) -> Result<Option<String>> {
     if frame.parts.is_empty() {
         return Ok(None);
     }
-    let columns: Vec<&Column> =
-        OF_PARTS.iter().filter_map(|name| COLUMNS.iter().find(|c| c.0 == *name)).collect();
+    let columns = columns(OF_PARTS);
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(std::iter::once("part").chain(columns.iter().map(|c| c.0)))?;
     for (part, row) in &frame.parts {
@@ -198,19 +205,6 @@ impl<'a> Grid<'a> {
         let info = frame.records[line.record].task.metrics.get(metric);
         (&line.label, info.map(|m| (m.name.as_str(), m.higher_is_better)))
     }
-}
-
-/// p-values that hold together: Holm's step-down correction (Holm 1979, Scand. J. Statist. 6, 65-70), in the order given.
-pub fn holm(p: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..p.len()).collect();
-    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
-    let mut adjusted = vec![0.; p.len()];
-    let mut floor = 0f64;
-    for (rank, &i) in order.iter().enumerate() {
-        floor = floor.max(((p.len() - rank) as f64 * p[i]).min(1.));
-        adjusted[i] = floor;
-    }
-    adjusted
 }
 
 /// `table.md`, which is also what `run` prints: a table a model.

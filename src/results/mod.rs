@@ -2,6 +2,7 @@
 //!
 //! Records outlive the program that wrote them, so this module knows no other's types: a record says everything in
 //! plain words and numbers, and [`SCHEMA`] is raised when their meaning changes.
+pub mod items;
 pub mod parts;
 pub mod rule;
 pub mod store;
@@ -10,8 +11,9 @@ use crate::stats::{Scale, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use items::Items;
 pub use parts::Parts;
-pub use rule::Rule;
+pub use rule::{Against, Limit, Rule};
 pub use store::Store;
 
 /// Version of the two files' meaning.
@@ -55,6 +57,9 @@ pub struct ModelInfo {
     pub params: u64,
     /// As the checkpoint stores most weights: `f32`, `bf16`, `f16`.
     pub stored: String,
+    /// Hash of what makes tokens of texts; empty in records made before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tokenizer: String,
 }
 
 /// How it was quantized.
@@ -204,6 +209,9 @@ pub struct Item {
     /// The part of the task that it belongs to, where that has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// What it has in common with items that err together: a hash of its article, where the task names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// What the item gave, as the evaluator wrote it.
     pub outcome: serde_json::Value,
     /// By metric, `[x, w]`: the metric is `scale(sum x / sum w)`.

@@ -259,40 +259,43 @@ impl Study {
                 task_names.join(", ")
             );
         }
-        for rule in &file.gate {
-            rule.check().blame(format!("study `{label}`: [[gate]]"))?;
-            if !tasks.iter().any(|t| rule.names_task(&t.suite, &t.name)) {
-                mistake!(
-                    "study `{label}`: [[gate]] names task `{}`, which the study does not run",
-                    rule.task
-                );
+        for (i, rule) in file.gate.iter().enumerate() {
+            let what = || format!("study `{label}`: [[gate]] number {}", i + 1);
+            rule.check().blame(what())?;
+            let mine: Vec<&Found> = tasks.iter().filter(|t| rule.names_task(&t.suite, &t.name)).collect();
+            if mine.is_empty() {
+                mistake!("{} names task `{}`, which the study does not run", what(), rule.task);
             }
-            let metric = crate::eval::metrics::metric(&rule.metric);
-            for task in tasks.iter().filter(|t| rule.names_task(&t.suite, &t.name)) {
+            for task in mine {
                 let names = &task.task.metrics;
-                if !names.contains(&rule.metric) {
+                let metric = rule.metric.as_ref().or(names.first()).map_or("", String::as_str);
+                if !names.iter().any(|n| n == metric) {
                     mistake!(
-                        "study `{label}`: [[gate]] names metric `{}`, which `{}` does not report; it reports: {}",
-                        rule.metric,
+                        "{} names metric `{metric}`, which `{}` does not report; it reports: {}",
+                        what(),
                         task.full_name(),
                         names.join(", ")
                     );
                 }
+                let known = crate::eval::metrics::metric(metric);
+                let zero = known.is_some_and(|m| {
+                    m.of.contains(&"divergence") && !["same_top", "ppl_ratio"].contains(&m.name)
+                });
+                if zero && (rule.worst.is_some() || rule.same.is_some()) && !rule.asks_baseline() {
+                    mistake!(
+                        "{} on `{metric}` of `{}`: full precision's value is 0, and no factor of it is a limit; say \
+                         `points`, or name same_top or ppl_ratio",
+                        what(),
+                        task.full_name()
+                    );
+                }
             }
-            if metric
-                .is_some_and(|m| m.of.contains(&"divergence") && !["same_top", "ppl_ratio"].contains(&m.name))
-            {
-                mistake!(
-                    "study `{label}`: [[gate]] on `{}`: full precision's value is 0, and no factor of it is a limit; \
-                     same_top and ppl_ratio have one",
-                    rule.metric
-                );
+            if !recipes.iter().any(|r| rule.names_recipe(&r.name)) {
+                mistake!("{} names recipe `{}`, which the study does not run", what(), rule.recipe);
             }
-            if !recipes.iter().any(|r| r.name == rule.recipe) {
-                mistake!(
-                    "study `{label}`: [[gate]] names recipe `{}`, which the study does not run",
-                    rule.recipe
-                );
+            if !file.models.iter().any(|m| rule.names_model(m)) {
+                let model = rule.model.as_deref().unwrap_or_default();
+                mistake!("{} names model `{model}`, which the study does not run", what());
             }
         }
         Ok(Self {

@@ -7,7 +7,7 @@ use super::{
     memory::{self, Pending, Prospect, Way},
     passes,
     plan::{Cell, Plan, task_info},
-    score::{Scored, score},
+    score::{Kin, Scored, score},
     walk,
 };
 use crate::{
@@ -243,10 +243,15 @@ impl Run<'_> {
     pub fn end(&mut self, cell: &Cell, fate: Result<Fate>, work: Work, seconds: f64) -> Result<()> {
         let (opened, recipe) = (&self.plan.models[cell.model], &self.study.recipes[cell.recipe]);
         let (task, items) = (&self.study.tasks[cell.task], &self.plan.items[cell.task]);
-        let parts = if task.task.joins() { Vec::new() } else { items.part_names(self.study.limit) };
+        // Windows of all items joined are of no part and no cluster.
+        let limit = self.study.limit;
+        let kin = match task.task.joins() {
+            true => Kin::default(),
+            false => Kin { parts: items.part_names(limit), clusters: items.cluster_names(limit) },
+        };
         let fate = fate.and_then(|fate| {
             Ok(match fate {
-                Fate::Evaluated(outcomes, sizes) => Ok((score(&task.task, &parts, outcomes)?, sizes)),
+                Fate::Evaluated(outcomes, sizes) => Ok((score(&task.task, &kin, outcomes)?, sizes)),
                 Fate::Unfit(why) => Err(why),
             })
         });
@@ -306,6 +311,7 @@ fn model_info(opened: &Opened) -> ModelInfo {
         family: opened.family.name().into(),
         params: opened.spec.count(),
         stored: opened.stored.into(),
+        tokenizer: opened.tokens.clone(),
     }
 }
 

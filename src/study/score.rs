@@ -26,21 +26,33 @@ pub struct Scored {
     pub items: Vec<Item>,
 }
 
-/// Scores outcomes. `parts` is the part of each, in order; empty where the task has none, and where outcomes are windows
-/// of all items joined.
-pub fn score(task: &Task, parts: &[&str], outcomes: Outcomes) -> Result<Scored> {
+/// What each outcome's item belongs to, in order; empty where the task says nothing of it, and where outcomes are windows of
+/// all items joined.
+#[derive(Debug, Default)]
+pub struct Kin<'a> {
+    /// Parts by name.
+    pub parts: Vec<&'a str>,
+    /// Clusters by name.
+    pub clusters: Vec<&'a str>,
+}
+
+/// Scores outcomes.
+pub fn score(task: &Task, Kin { parts, clusters }: &Kin, outcomes: Outcomes) -> Result<Scored> {
     let runs = runs(parts);
-    ensure!(
-        parts.is_empty() || parts.len() == outcomes.len(),
-        "{} outcomes of {} items: their parts are not known",
-        outcomes.len(),
-        parts.len()
-    );
+    for (what, names) in [("parts", parts), ("clusters", clusters)] {
+        ensure!(
+            names.is_empty() || names.len() == outcomes.len(),
+            "{} outcomes of {} items: their {what} are not known",
+            outcomes.len(),
+            names.len()
+        );
+    }
     let mut items: Vec<Item> = Vec::with_capacity(outcomes.len());
     for (i, (name, outcome)) in outcomes.iter().enumerate() {
-        let part = parts.get(i).map(|p| p.to_string());
+        let name_of = |names: &[&str]| names.get(i).map(|p| p.to_string());
+        let (part, cluster) = (name_of(parts), name_of(clusters));
         let outcome = serde_json::to_value(outcome)?;
-        items.push(Item { item: name.clone(), part, outcome, shares: BTreeMap::new() });
+        items.push(Item { item: name.clone(), part, cluster, outcome, shares: BTreeMap::new() });
     }
     let all: Vec<Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
     let mut values = BTreeMap::new();
@@ -162,6 +174,10 @@ mod tests {
         Outcome::Choice(Answer { log_probs, chars: vec![1; 2], bytes: vec![1; 2], ..Answer::default() })
     }
 
+    fn of<'a>(parts: &[&'a str]) -> Kin<'a> {
+        Kin { parts: parts.to_vec(), clusters: Vec::new() }
+    }
+
     fn named(outcomes: Vec<Outcome>) -> Outcomes {
         outcomes.into_iter().enumerate().map(|(i, o)| (i.to_string(), o)).collect()
     }
@@ -171,7 +187,7 @@ mod tests {
         // Near: 3 of 4. Far: 0 of 2. In that order, though it is not the alphabet's.
         let outcomes = || named([true, true, false, true, false, false].map(choice).to_vec());
         let parts = ["near", "near", "near", "near", "far", "far"];
-        let items = score(&task(CHOICE, "metrics = ['acc']\n"), &parts, outcomes()).unwrap();
+        let items = score(&task(CHOICE, "metrics = ['acc']\n"), &of(&parts), outcomes()).unwrap();
         let each: Vec<_> =
             items.parts.0.iter().map(|(p, m)| (p.as_str(), m["acc"].value, m["acc"].n)).collect();
         assert_eq!(each, [("near", 0.75, 4), ("far", 0., 2)]);
@@ -181,7 +197,8 @@ mod tests {
         let pooled = items.metrics["acc"].stderr_lm_eval.unwrap();
         assert!((pooled - (0.75f64 / 24.).sqrt()).abs() < 1e-15, "{pooled}");
 
-        let even = score(&task(CHOICE, "metrics = ['acc']\nweigh = 'parts'\n"), &parts, outcomes()).unwrap();
+        let even =
+            score(&task(CHOICE, "metrics = ['acc']\nweigh = 'parts'\n"), &of(&parts), outcomes()).unwrap();
         assert_eq!(even.parts, items.parts);
         assert_eq!((even.metrics["acc"].value, even.metrics["acc"].n), (0.375, 6));
         // sqrt(0.25^2 + 0) / 2.
@@ -194,7 +211,8 @@ mod tests {
     #[test]
     fn a_part_of_one_item_has_no_error_and_neither_has_the_group() {
         let outcomes = named(vec![choice(true), choice(true), choice(false)]);
-        let scored = score(&task(CHOICE, "metrics = ['acc']\n"), &["near", "near", "far"], outcomes).unwrap();
+        let scored =
+            score(&task(CHOICE, "metrics = ['acc']\n"), &of(&["near", "near", "far"]), outcomes).unwrap();
         assert_eq!(scored.parts.get("far").unwrap()["acc"].stderr, None);
         assert_eq!(scored.metrics["acc"].stderr_lm_eval, None);
         assert!(scored.metrics["acc"].stderr.is_some());
@@ -207,7 +225,7 @@ mod tests {
         let outcomes = named([-1., -2.5, -0.5, -3.].map(guess).to_vec());
         let parts = ["near", "near", "far", "far"];
         let scored =
-            score(&task(cloze, "metrics = ['perplexity', 'acc']\n"), &parts, outcomes.clone()).unwrap();
+            score(&task(cloze, "metrics = ['perplexity', 'acc']\n"), &of(&parts), outcomes.clone()).unwrap();
         let near = scored.parts.get("near").unwrap()["perplexity"];
         assert!((near.value - 1.75f64.exp()).abs() < 1e-12);
         // Of two items, a replicate is both or one of them twice: the spread of those three values.
@@ -219,7 +237,7 @@ mod tests {
         assert_eq!(scored.metrics["perplexity"].stderr_lm_eval, None);
         assert!((scored.metrics["perplexity"].value - 1.75f64.exp()).abs() < 1e-12);
         // Without parts: of all four.
-        let whole = score(&task(cloze, "metrics = ['perplexity']\n"), &[], outcomes).unwrap();
+        let whole = score(&task(cloze, "metrics = ['perplexity']\n"), &of(&[]), outcomes).unwrap();
         assert!(whole.metrics["perplexity"].stderr_lm_eval.is_some() && whole.parts.is_empty());
         assert!(whole.items.iter().all(|i| i.part.is_none()));
     }

@@ -38,6 +38,8 @@ pub struct Items {
     pub pool: Vec<Value>,
     /// At least one; a task without parts is one without a name.
     pub parts: Vec<Part>,
+    /// The cluster of each of `rows`, a hash of what the task's template gives; none where it has no such template.
+    pub clusters: Vec<String>,
 }
 
 /// A part of a task: a subject with its own items and its own examples.
@@ -66,6 +68,11 @@ impl Items {
         named
             .flat_map(|p| std::iter::repeat_n(&*p.name, p.rows.len().min(limit.unwrap_or(usize::MAX))))
             .collect()
+    }
+
+    /// The cluster of each of [`Items::picked`]; none where the task names none.
+    pub fn cluster_names(&self, limit: Option<usize>) -> Vec<&str> {
+        self.picked(limit).filter_map(|i| self.clusters.get(i)).map(String::as_str).collect()
     }
 
     /// The first `limit` items of each part.
@@ -186,13 +193,20 @@ pub fn load(
     }
     items.kinds = kinds;
     items.hash = if hashes.len() == 1 { hashes.remove(0) } else { digest(hashes.join("\n").as_bytes()) };
-    match &task.part {
-        Some(template) => {
-            let template = Template::new("part", template)?;
-            apart(items, &template, &named, &task.own_parts).blame(format!("`{label}`"))
-        }
-        None => Ok(items),
+    if let Some(template) = &task.part {
+        let template = Template::new("part", template)?;
+        items = apart(items, &template, &named, &task.own_parts).blame(format!("`{label}`"))?;
     }
+    if let Some(template) = &task.cluster {
+        let template = Template::new("cluster", template)?;
+        let one = |(i, row): (usize, &Value)| -> Result<String> {
+            let name = template.text(row).with_context(|| format!("item {}", i + 1))?;
+            Ok(digest(name.as_bytes())[..16].to_string())
+        };
+        let all: Result<Vec<String>> = items.rows.iter().enumerate().map(one).collect();
+        items.clusters = all.blame(format!("`{label}`: `cluster`"))?;
+    }
+    Ok(items)
 }
 
 /// Items of one data set, part by part. Those of the task's `others` that a study leaves out are left out.

@@ -39,6 +39,10 @@ pub struct Task {
     /// The names of all parts that its file has, whichever of them a study asks for.
     #[serde(skip)]
     pub own_parts: Vec<String>,
+    /// What items have in common that err together: a template that gives the name of an item's cluster, such as its article.
+    /// It moves no score, only what a difference is held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// What counts the same in the score of a task with parts.
     #[serde(default)]
     pub weigh: Weigh,
@@ -486,8 +490,9 @@ impl Task {
     fn templates(&self) -> Vec<(&str, &str)> {
         let part = self.part.as_deref().map(|p| ("part", p));
         let keep = self.keep.as_deref().map(|k| ("keep", k));
+        let cluster = self.cluster.as_deref().map(|c| ("cluster", c));
         let shots = self.fewshot.iter().flat_map(Fewshot::templates);
-        let first = keep.into_iter().chain(part);
+        let first = keep.into_iter().chain(part).chain(cluster);
         first.chain(self.fields()).chain(shots).chain(self.ask.templates()).collect()
     }
 
