@@ -102,12 +102,12 @@ impl Trial {
             .map(|_| format!("{}\n", json!({ "text": world::document(&mut rng).text + "\n" })))
             .collect();
         fs::write(path("text.jsonl"), texts).unwrap();
-        let facts: String = questions(Topic::Facts, seed ^ 0x6a7e, 40)
+        let asked: String = questions(Topic::NewWords, seed ^ 0x6a7e, 40)
             .into_iter()
             .map(|q| format!("{}\n", json!({ "prompt": q.prompt, "endings": q.endings, "gold": q.gold })))
             .collect();
-        fs::write(path("facts.jsonl"), facts).unwrap();
-        let mut sets: Vec<String> = [("text", "text"), ("drift", "text"), ("facts", "facts")]
+        fs::write(path("questions.jsonl"), asked).unwrap();
+        let mut sets: Vec<String> = [("text", "text"), ("drift", "text"), ("new-words", "questions")]
             .map(|(task, file)| format!("data.{task}={}", path(&format!("{file}.jsonl"))))
             .to_vec();
         sets.push(format!("recipes=[\"{RECIPE}\"]"));

@@ -306,10 +306,10 @@ fn errors_of_ratios_know_the_pairing() {
         .sum();
     let expected = (n / (n - 1.) * sum).sqrt();
     assert!((frame.rows[1].relative_stderr.unwrap() / expected - 1.).abs() < 1e-9);
-    // And the test: the difference over its own error, as a standard normal.
+    // And the test: the difference over its own error, as Student's t (`tests/stats.rs`).
     let sum: f64 = a.iter().zip(&b).map(|(p, q)| ((q[0] - mb * q[1] - p[0] + ma * p[1]) / w).powi(2)).sum();
     let z = (mb - ma) / (n / (n - 1.) * sum).sqrt();
-    let p = libm::erfc(z / 2f64.sqrt());
+    let p = stats::student_two_sided(z, n - 1.);
     assert!(p < 0.01 && (frame.rows[1].p_value.unwrap() / p - 1.).abs() < 1e-9);
 }
 
