@@ -58,6 +58,8 @@ mod microworld;
 mod models;
 /// Alone, among others, in another order, in shards: the same.
 mod order;
+/// The page, in a browser.
+mod page;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 mod planted;

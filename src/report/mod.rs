@@ -1,6 +1,7 @@
 //! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
+pub mod answer;
 pub mod charts;
 pub mod frame;
 pub mod html;
@@ -39,7 +40,7 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         pictures.extend(chart.draw(&frame).with_context(|| format!("chart `{}`", chart.name()))?);
     }
     let table = table::markdown(&frame);
-    let page = html::page(&frame, &pictures);
+    let page = html::page(&frame, &pictures, &[]);
     let mut files = Vec::new();
     let mut write = |name: String, bytes: &[u8]| -> Result<()> {
         let path = store.dir().join(name);

@@ -43,7 +43,7 @@ pub struct Picture {
 
 /// What a recipe quantizes. Below 16 bits counts: fp16 and bf16 are how models are stored, not what a sweep asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Swept {
+pub enum Swept {
     /// Weights only.
     Weights,
     /// The KV cache only.
@@ -52,7 +52,8 @@ enum Swept {
     Joint,
 }
 
-fn swept(recipe: &RecipeInfo) -> Option<Swept> {
+/// What a recipe quantizes; `None` where it is nothing.
+pub fn swept(recipe: &RecipeInfo) -> Option<Swept> {
     let low = |bits: f64| bits > 0. && bits < 16.;
     match (low(recipe.weight_bits), low(recipe.act_bits), low(recipe.kv_bits)) {
         (false, false, false) => None,
