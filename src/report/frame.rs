@@ -2,7 +2,10 @@
 //!
 //! A cell that failed or was skipped has its rows too, without values. Runs are paired item by item, by the items'
 //! hashes, so the order in which an evaluator wrote them does not matter.
-use super::paired::{self, Paired};
+use super::{
+    detail::Detail,
+    paired::{self, Paired},
+};
 use crate::{
     results::{Items, MetricInfo, Record, Status, Store, Value},
     stats::Pairs,
@@ -25,6 +28,8 @@ pub struct Frame {
     pub parts: Vec<(String, Row)>,
     /// By row: what its items say beside those of full precision, where both are known.
     pub paired: BTreeMap<usize, Paired>,
+    /// By record: what its items say beyond metrics.
+    pub details: BTreeMap<usize, Detail>,
     /// Where each record's rows begin, and one more.
     first: Vec<usize>,
 }
@@ -117,7 +122,8 @@ impl Frame {
             first.push(rows.len());
         }
         let groups = groups(&records);
-        let mut frame = Self { records, rows, groups, parts, paired: BTreeMap::new(), first };
+        let mut frame =
+            Self { records, rows, groups, parts, paired: BTreeMap::new(), details: BTreeMap::new(), first };
         frame.compare(store)?;
         paired::complete(&mut frame);
         Ok(frame)
@@ -186,16 +192,17 @@ impl Frame {
             }
         }
         for (full, cells) in partners {
-            let mut full_items = None;
+            let full_items = match self.done(full) {
+                true => Some(Items::new(store.items(&self.records[full].cell)?)),
+                false => None,
+            };
             for cell in cells {
-                let items = if cell == full || !self.done(cell) || !self.done(full) {
-                    None
-                } else {
-                    if full_items.is_none() {
-                        full_items = Some(Items::new(store.items(&self.records[full].cell)?));
-                    }
-                    Some(Items::new(store.items(&self.records[cell].cell)?))
+                let items = match cell != full && self.done(cell) {
+                    true => Some(Items::new(store.items(&self.records[cell].cell)?)),
+                    false => None,
                 };
+                let mine = if cell == full { full_items.as_ref() } else { items.as_ref() };
+                self.details.extend(mine.map(|items| (cell, Detail::of(items.all()))));
                 let both = full_items.as_ref().zip(items.as_ref());
                 for at in self.first[cell]..self.first[cell + 1] {
                     let Some(metric) = self.metric(&self.rows[at]) else { continue };
@@ -410,7 +417,7 @@ fn tell_apart(
 }
 
 /// A name as a file's: lower-case letters, digits and single dashes; the last 80 of them.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         if c.is_ascii_alphanumeric() {

@@ -3,6 +3,7 @@
 //! The same records give the same bytes. This module never sees a model, nor the clock.
 pub mod answer;
 pub mod charts;
+mod detail;
 pub mod frame;
 pub mod html;
 pub mod paired;

@@ -4,6 +4,7 @@
 //! difference is real, how large it may be, what these items could have shown at all, and what is left of full precision.
 //! docs/numerics.md has each column's formula.
 use super::{
+    detail::Endings,
     frame::{Frame, Row},
     table::{Column, columns, number},
 };
@@ -15,7 +16,6 @@ use crate::{
     },
 };
 use anyhow::{Result, anyhow};
-use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// Of intervals, and of what a test would have found.
@@ -100,53 +100,6 @@ pub fn against(now: &Items, full: &Items, metric: &MetricInfo, chance: Option<f6
         margin: margin(&before, &items),
         floor: None,
     })
-}
-
-/// A question's endings.
-struct Endings {
-    log_probs: Vec<f64>,
-    right: Vec<usize>,
-    lengths: BTreeMap<&'static str, Vec<f64>>,
-}
-
-impl Endings {
-    fn of(item: &Item) -> Option<Self> {
-        let choice = item.outcome.get("choice")?;
-        let numbers = |key: &str| -> Option<Vec<f64>> {
-            let list = choice.get(key)?.as_array()?.iter();
-            // JSON has no infinity: a probability of 0 is written as nothing.
-            Some(list.map(|v| v.as_f64().unwrap_or(f64::NEG_INFINITY)).collect())
-        };
-        let place = |v: &Json| Some(usize::try_from(v.as_u64()?).unwrap_or(usize::MAX));
-        let mut right = vec![place(choice.get("gold")?)?];
-        if let Some(others) = choice.get("others").and_then(Json::as_array) {
-            right.extend(others.iter().filter_map(place));
-        }
-        let log_probs = numbers("log_probs")?;
-        let lengths = [("acc_norm", "chars"), ("acc_bytes", "bytes")];
-        let lengths = lengths.into_iter().filter_map(|(m, k)| Some((m, numbers(k)?))).collect();
-        (!log_probs.is_empty()).then_some(Self { log_probs, right, lengths })
-    }
-
-    /// The ending that a metric takes for the model's.
-    fn pick(&self, metric: &str) -> Option<usize> {
-        let by = match metric {
-            "acc" => None,
-            _ => Some(self.lengths.get(metric)?),
-        };
-        let score = |i: usize| self.log_probs[i] / by.and_then(|b| b.get(i)).copied().unwrap_or(1.);
-        let better = |best: usize, i: usize| if score(i) > score(best) { i } else { best };
-        Some((1..self.log_probs.len()).fold(0, better))
-    }
-
-    /// `log p(best right) - log p(best wrong)`.
-    fn margin(&self) -> Option<f64> {
-        let best = |right: bool| {
-            let some = self.log_probs.iter().enumerate().filter(|(i, _)| self.right.contains(i) == right);
-            some.map(|(_, &l)| l).fold(f64::NEG_INFINITY, f64::max)
-        };
-        Some(best(true) - best(false)).filter(|m| m.is_finite())
-    }
 }
 
 fn elsewhere(before: &[&Item], now: &[&Item], metric: &str) -> Option<u64> {

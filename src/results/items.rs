@@ -17,6 +17,11 @@ impl Items {
         Self(items)
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Item> {
+        self.0.iter()
+    }
+
     /// Shares of a metric over all items or a part's, and those items.
     pub fn of(&self, metric: &str, part: Option<&str>) -> Option<(Vec<&Item>, Vec<Share>)> {
         let mine = self.0.iter().filter(|i| part.is_none() || i.part.as_deref() == part);

@@ -1,14 +1,21 @@
-//! Charts: each answers one question from records, one picture a model.
+//! Charts: each answers one question from records, one picture a model, or one over all of them.
 //!
 //! One is a file here and its two lines below.
+pub mod across;
 mod acts;
+pub mod agreement;
 mod drift;
+pub mod heat;
+pub mod inside;
 mod kv;
+pub mod pareto;
+pub mod radar;
+pub mod scaling;
 mod size;
 mod weights;
 
 use super::{
-    frame::{Frame, Group, one_line},
+    frame::{Frame, Group, one_line, slug},
     plot::{Axis, Figure, Panel, Point, Series},
     table::status,
 };
@@ -16,8 +23,26 @@ use crate::results::RecipeInfo;
 use anyhow::Result;
 
 /// In the order in which the page shows them. Their names begin file names, so none may begin another's.
-pub static CHARTS: &[&dyn Chart] =
-    &[&weights::Weights, &size::Size, &acts::Acts, &kv::Kv, &size::Cache, &drift::Drift];
+pub static CHARTS: &[&dyn Chart] = &[
+    &heat::Field,
+    &across::Spread,
+    &scaling::Scaling,
+    &pareto::Pareto,
+    &across::Ranks,
+    &weights::Weights,
+    &size::Size,
+    &acts::Acts,
+    &kv::Kv,
+    &size::Cache,
+    &radar::Star,
+    &drift::Drift,
+    &agreement::Agreement,
+    &inside::Confidence,
+    &inside::Losses,
+    &inside::Positions,
+    &inside::Margins,
+    &across::Curves,
+];
 
 /// A question that pictures answer. Pure: the same records give the same bytes.
 pub trait Chart: Sync {
@@ -29,7 +54,7 @@ pub trait Chart: Sync {
     fn draw(&self, frame: &Frame) -> Result<Vec<Picture>>;
 }
 
-/// A chart of one group.
+/// A chart, drawn.
 pub struct Picture {
     /// The stem of its two files.
     pub name: String,

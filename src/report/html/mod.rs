@@ -149,9 +149,10 @@ fn charts(pictures: &[Picture]) -> String {
     for chart in CHARTS {
         let mine = |p: &&Picture| p.name.strip_prefix(chart.name()).is_some_and(|rest| rest.starts_with('-'));
         let mine: Vec<&Picture> = pictures.iter().filter(mine).collect();
-        let Some(first) = mine.first() else { continue };
-        let heading = if mine.len() == 1 { &first.title } else { chart.about() };
-        let _ = writeln!(out, "<h3>{}</h3>", escape(heading));
+        if mine.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "<h3>{}</h3>", escape(chart.about()));
         let (shown, folded) = mine.split_at(mine.len().min(SHOWN));
         shown.iter().for_each(|p| out.push_str(&figure(p, mine.len() > 1)));
         if !folded.is_empty() {

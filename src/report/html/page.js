@@ -23,7 +23,7 @@
   const heads = (table, sort) => {
     const all = [...table.tHead.rows[0].cells];
     all.forEach((th, column) => {
-      const button = make("button", { type: "button" });
+      const button = make("button", { type: "button", title: "Sort by this column" });
       button.append(...th.childNodes);
       th.append(button);
       button.addEventListener("click", () => {
@@ -114,7 +114,7 @@
     again();
   });
   const label = make("label", { textContent: "Filter rows of all tables: ", className: "tools" });
-  label.append(filter);
+  label.append(filter, make("span", { className: "soft", textContent: "A click on a column's head sorts by it." }));
   const results = document.getElementById("results");
   if (results) results.after(label);
 

@@ -1,0 +1,109 @@
+//! What a cell's items say beyond its metrics: how losses are spread, where in a window they are, how sure full precision was of
+//! what moved, and by how much the right ending leads.
+//!
+//! Read from items' outcomes as they are on disk. What an older record does not hold is absent.
+use crate::results::Item;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// Nats of a bin of [`Detail::spread`].
+pub const BIN: f64 = 0.25;
+
+/// Sums over a cell's items.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    /// Scored tokens by their loss, in bins of [`BIN`] nats.
+    pub spread: Vec<f64>,
+    /// `[nll, tokens]` by how much a token was predicted from: bin `k` is of `2^k` to `2^(k+1) - 1` tokens.
+    pub places: Vec<[f64; 2]>,
+    /// `[KL, tokens]` in ten bins of full precision's largest probability.
+    pub confidence: Vec<[f64; 2]>,
+    /// `log p(best right) - log p(best wrong)` of each question, nats, in the items' order.
+    pub margins: Vec<f64>,
+}
+
+impl Detail {
+    /// Of a cell's items.
+    pub fn of<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
+        let mut all = Self::default();
+        for item in items {
+            if let Some(text) = item.outcome.get("text") {
+                let spread = numbers(text.get("spread"));
+                all.spread.resize(all.spread.len().max(spread.len()), 0.);
+                all.spread.iter_mut().zip(spread).for_each(|(a, b)| *a += b);
+                add(&mut all.places, text.get("places"));
+            }
+            if let Some(gap) = item.outcome.get("divergence") {
+                add(&mut all.confidence, gap.get("confidence"));
+            }
+            all.margins.extend(Endings::of(item).and_then(|e| e.margin()));
+        }
+        all
+    }
+}
+
+/// Adds pairs to pairs.
+fn add(to: &mut Vec<[f64; 2]>, pairs: Option<&Json>) {
+    let pairs = pairs.and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    to.resize(to.len().max(pairs.len()), [0.; 2]);
+    for (sum, pair) in to.iter_mut().zip(pairs) {
+        let pair = numbers(Some(pair));
+        if let [a, b] = pair[..] {
+            (sum[0], sum[1]) = (sum[0] + a, sum[1] + b);
+        }
+    }
+}
+
+fn numbers(list: Option<&Json>) -> Vec<f64> {
+    let list = list.and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    list.iter().map(|v| v.as_f64().unwrap_or(0.)).collect()
+}
+
+/// A question's endings.
+pub struct Endings {
+    log_probs: Vec<f64>,
+    /// The right ones.
+    pub right: Vec<usize>,
+    lengths: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Endings {
+    /// Of an item; `None` where it is no question.
+    pub fn of(item: &Item) -> Option<Self> {
+        let choice = item.outcome.get("choice")?;
+        let numbers = |key: &str| -> Option<Vec<f64>> {
+            let list = choice.get(key)?.as_array()?.iter();
+            // JSON has no infinity: a probability of 0 is written as nothing.
+            Some(list.map(|v| v.as_f64().unwrap_or(f64::NEG_INFINITY)).collect())
+        };
+        let place = |v: &Json| Some(usize::try_from(v.as_u64()?).unwrap_or(usize::MAX));
+        let mut right = vec![place(choice.get("gold")?)?];
+        if let Some(others) = choice.get("others").and_then(Json::as_array) {
+            right.extend(others.iter().filter_map(place));
+        }
+        let log_probs = numbers("log_probs")?;
+        let lengths = [("acc_norm", "chars"), ("acc_bytes", "bytes")];
+        let lengths = lengths.into_iter().filter_map(|(m, k)| Some((m, numbers(k)?))).collect();
+        (!log_probs.is_empty()).then_some(Self { log_probs, right, lengths })
+    }
+
+    /// The ending that a metric takes for the model's.
+    pub fn pick(&self, metric: &str) -> Option<usize> {
+        let by = match metric {
+            "acc" => None,
+            _ => Some(self.lengths.get(metric)?),
+        };
+        let score = |i: usize| self.log_probs[i] / by.and_then(|b| b.get(i)).copied().unwrap_or(1.);
+        let better = |best: usize, i: usize| if score(i) > score(best) { i } else { best };
+        Some((1..self.log_probs.len()).fold(0, better))
+    }
+
+    /// `log p(best right) - log p(best wrong)`.
+    pub fn margin(&self) -> Option<f64> {
+        let best = |right: bool| {
+            let some = self.log_probs.iter().enumerate().filter(|(i, _)| self.right.contains(i) == right);
+            some.map(|(_, &l)| l).fold(f64::NEG_INFINITY, f64::max)
+        };
+        Some(best(true) - best(false)).filter(|m| m.is_finite())
+    }
+}
