@@ -1,13 +1,18 @@
-//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `table.md`, charts, `report.html`.
+//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `published.csv`,
+//! `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
+pub mod beside;
 pub mod charts;
 pub mod frame;
 pub mod html;
 mod plot;
 pub mod table;
 
-use crate::results::{Store, store::replace};
+use crate::{
+    published,
+    results::{Store, store::replace},
+};
 use anyhow::{Context, Result};
 use frame::Frame;
 use std::{
@@ -51,6 +56,10 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         Some(parts) => write("parts.csv".to_owned(), parts.as_bytes())?,
         // An earlier report's would be read as this one's.
         None => remove(&store.dir().join("parts.csv"))?,
+    }
+    match published::beside::beside(&frame.records)? {
+        rows if rows.is_empty() => remove(&store.dir().join("published.csv"))?,
+        rows => write("published.csv".to_owned(), published::beside::csv(&rows)?.as_bytes())?,
     }
     write("table.md".to_owned(), table.as_bytes())?;
     for picture in &pictures {
