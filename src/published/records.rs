@@ -109,7 +109,7 @@ fn record(published: &'static Published, cell: Cell, figures: &[&Figure]) -> Res
     let mut notes = Vec::new();
     for figure in figures {
         let key = |f: &Figure| (f.series.metric, f.series.part.clone());
-        let rank = |f: &Figure| f.suspect.is_some();
+        let doubted = |f: &Figure| f.suspect.is_some();
         match once.iter_mut().find(|f| key(f) == key(figure)) {
             None => once.push(figure),
             Some(kept) => {
@@ -119,7 +119,7 @@ fn record(published: &'static Published, cell: Cell, figures: &[&Figure]) -> Res
                         s.task, kept.printed, kept.series.table, figure.printed, figure.series.table
                     ));
                 }
-                if rank(figure) < rank(kept) {
+                if doubted(kept) && !doubted(figure) {
                     *kept = figure;
                 }
             }

@@ -27,12 +27,15 @@ fn pair(line: &'static str) -> Result<(&'static str, &'static str)> {
     Ok((key.trim(), value.trim()))
 }
 
+/// `key = value`, in order.
+pub type Pairs = Vec<(&'static str, &'static str)>;
+
 /// `[name]`, then `key = value` lines, as often as there are.
 ///
 /// # Errors
 /// A line that is neither.
-pub fn sections(text: &'static str) -> Result<Vec<(&'static str, Vec<(&'static str, &'static str)>)>> {
-    let mut all: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
+pub fn sections(text: &'static str) -> Result<Vec<(&'static str, Pairs)>> {
+    let mut all: Vec<(&str, Pairs)> = Vec::new();
     for (number, line) in lines(text) {
         match (line.strip_prefix('[').and_then(|l| l.strip_suffix(']')), all.last_mut()) {
             (Some(name), _) => all.push((name, Vec::new())),
