@@ -58,6 +58,8 @@ mod models;
 mod order;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
+/// Figures that others have printed, and studies that reproduce them.
+mod published;
 /// QuaRot, held to its authors' code.
 mod quarot;
 /// What a recipe does, part by part, and what is none.
