@@ -61,6 +61,7 @@ SOURCES = {
 }
 
 # Methods as they are printed, and how this program's notation begins or ends with them.
+SHARES = {"accuracy", "acc", "acc_norm", "em"}
 FULL = {"FP16", "BF16", "bf16", "FP16/BF16", "GGUF F16", "GGUF fp16", "FP16 vs BF16 base"}
 METHODS = {
     "RTN": "", "RTN-UINT4": "", "GPTQ": "gptq-", "GPTQ-UINT4": "gptq-", "AWQ": "awq-", "AWQ-UINT4": "awq-", "OmniQuant": "omniquant-",
@@ -186,6 +187,10 @@ def others(path):
     for source, mine in by_source.items():
         stem, usual = SOURCES[source]
         recipes, names, series, flags = {}, {}, collections.OrderedDict(), {}
+        # Accuracies are printed in percent, but for a few tables.
+        most = collections.defaultdict(float)
+        for row in mine:
+            most[row["citation"]] = max(most[row["citation"]], float(row["value"]) if row["metric"] in SHARES else 0)
         for row in mine:
             printed = (row["method"], row["wbits"], row["abits"], row["kvbits"], row["group"])
             if printed not in names:
@@ -198,11 +203,13 @@ def others(path):
             table, _, doubt = row["citation"].partition(" [AS PRINTED; ")
             flag = flags.setdefault("as printed; " + doubt.rstrip("]"), "a") if doubt else None
             fields = {k: row[k] for k in ("model", "task", "metric")}
+            if row["metric"] in SHARES:
+                fields["unit"] = "percent" if most[row["citation"]] > 1 else "fraction"
             key = (table, tuple(fields.items()))
             series.setdefault(key, (table, fields, []))[2].append((names[printed], row["value"], None, flag))
         head = [
             f"# Figures that are printed in: {source}. A line a series: fields | fields : recipe=value ...; ! a flag. A table a citation.",
-            "# recipe NAME = method | weight bits | activation bits | KV bits | group, as printed; - where nothing is.",
+            "# recipe NAME = method | weight bits | activation bits | KV bits | group, as printed; - where nothing is. Units are this program's.",
             "# Written by tests/make_published.py; do not edit.",
             f"source = {stem}", f"printed = {source}", "",
         ]

@@ -130,7 +130,7 @@ pub fn beside(records: &[Record]) -> Result<Vec<Beside>> {
             else {
                 continue;
             };
-            let items = figure.series.n.or(task.n);
+            let items = task.items(&figure.series);
             let share = is_share(&metric);
             if share && items.is_some_and(|n| n != value.n) {
                 continue;
@@ -140,7 +140,7 @@ pub fn beside(records: &[Record]) -> Result<Vec<Beside>> {
             if !seen.insert(key) {
                 continue;
             }
-            let theirs = figure.value * ours.times;
+            let theirs = figure.plain() * ours.times;
             let windows = ours.words.starts_with("windows of") || ours.words.starts_with("drawn windows");
             let kind = if share {
                 Kind::Share(items.unwrap_or(value.n))

@@ -133,6 +133,15 @@ impl Figure {
         if self.series.checkpoint == "ambiguous" { None } else { same.model(self.series.model) }
     }
 
+    /// The value, a percentage as a fraction.
+    pub fn plain(&self) -> f64 {
+        // As many digits as are printed: 71.73 % is 0.7173, not the double next to it.
+        match self.series.unit {
+            "percent" => format!("{}e-2", self.printed).parse().unwrap_or(self.value / 100.),
+            _ => self.value,
+        }
+    }
+
     /// Parameters, 10^9: the source's, or else the model's.
     pub fn params(&self, same: &'static Same) -> Option<f64> {
         self.series.params.or(self.model(same).map(|m| m.params))

@@ -74,12 +74,18 @@ fn name_of(published: &'static Published, figure: &Figure) -> String {
 /// A figure on our scale, with its error.
 fn value(figure: &Figure, task: &Task) -> Value {
     let s = &figure.series;
-    let percent = s.unit == "percent" || s.unit.is_empty() && s.metric.starts_with("acc");
-    let value = if percent { figure.value / 100. } else { figure.value };
-    let n = s.n.or(task.n);
+    let (value, n) = (figure.plain(), task.items(s));
     // A mean of subjects, a part of a probability and a ratio are no shares of items.
-    let share =
-        ["accuracy", "accuracy_weighted_average", "mc1", "acc_before", "acc_after", "best_subspan_em"];
+    let share = [
+        "accuracy",
+        "acc",
+        "acc_norm",
+        "accuracy_weighted_average",
+        "mc1",
+        "acc_before",
+        "acc_after",
+        "best_subspan_em",
+    ];
     let known = n.filter(|_| share.contains(&s.metric) && (0. ..=1.).contains(&value));
     let stderr = known.map(|n| binomial(value, n));
     Value { value, stderr, n: n.unwrap_or(0), ..Value::default() }

@@ -33,8 +33,8 @@ pub struct Task {
     pub suite: &'static str,
     /// What a guess scores, as a fraction.
     pub chance: Option<f64>,
-    /// Items, where the source does not print them.
-    pub n: Option<usize>,
+    /// Items by task, where the source does not print them; `*` for all.
+    n: Vec<(&'static str, usize)>,
     /// Whether lower values are better.
     pub lower: bool,
     /// The task of ours that is the same.
@@ -56,8 +56,16 @@ pub struct Ours {
     pub profile: Option<&'static str>,
     /// The protocol, word for word.
     pub words: &'static str,
-    /// A printed value times this is on our scale.
+    /// A value times this is on our scale, once its unit is no percent.
     pub times: f64,
+}
+
+impl Task {
+    /// Items of a series: those that its source prints, or else those of the data.
+    pub fn items(&self, s: &Series) -> Option<usize> {
+        let known = self.n.iter().find(|(task, _)| *task == "*" || *task == s.task);
+        s.n.or(known.map(|(_, n)| *n))
+    }
 }
 
 impl Ours {
@@ -231,7 +239,12 @@ fn task(name: &'static str, pairs: &[(&'static str, &'static str)]) -> Result<Ta
             "protocol" => task.protocol = value,
             "suite" => task.suite = value,
             "chance" => task.chance = Some(value.parse().context("chance")?),
-            "n" => task.n = Some(value.parse().context("n")?),
+            "n" => {
+                for one in value.split(", ") {
+                    let (name, n) = one.split_once(' ').unwrap_or(("*", one));
+                    task.n.push((name, n.parse().context("n")?));
+                }
+            }
             "lower" => task.lower = value == "yes",
             "ours" => ours = Some(value),
             "profile" => profile = Some(value),
