@@ -3,9 +3,9 @@ use super::Exit;
 use crate::{
     mistake,
     mistake::Blame,
-    published::{self, STUDY, claims, records},
+    published::{self, STUDY, claims, records, rules},
     report,
-    results::Store,
+    results::{Store, store::replace},
 };
 use anyhow::Result;
 use clap::Args;
@@ -35,6 +35,10 @@ impl Report {
         let drawn = report::draw(&store).blame("report")?;
         out!("{}", drawn.table.trim_end());
         if self.published.as_deref() == Some(STUDY) {
+            let table = rules::table(&rules::kept(published::all()?));
+            let path = store.dir().join("rules.csv");
+            replace(&path, rules::csv(&table)?.as_bytes()).blame("report")?;
+            say!("{}", path.display());
             out!("\nThe study's claims, from its own figures:");
             for claim in claims::claims(published::all()?) {
                 out!("- {}: {}. {}", claim.claim, claim.verdict, claim.evidence);

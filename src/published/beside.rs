@@ -117,11 +117,8 @@ pub fn beside(records: &[Record]) -> Result<Vec<Beside>> {
         let name = record.model.name.split('@').next().unwrap_or_default();
         let Some(model) = published.same.model(name) else { continue };
         let mut seen = BTreeSet::new();
-        for figure in &published.figures {
+        for figure in published.of(model) {
             let Some(task) = of_task(published, figure, record) else { continue };
-            if figure.model(&published.same) != Some(model) {
-                continue;
-            }
             let Some(ours) = &task.ours else { continue };
             let metric = ours.metric(figure.series.metric);
             let Some(value) = metrics.get(&metric).filter(|v| v.value.is_finite()) else { continue };

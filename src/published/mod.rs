@@ -21,7 +21,10 @@ pub mod text;
 use crate::mistake;
 use anyhow::{Context, Result, anyhow};
 use include_dir::{Dir, include_dir};
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use wildmatch::WildMatch;
 
 use same::{Model, Same};
@@ -129,7 +132,7 @@ impl Series {
 
 impl Figure {
     /// The model, where its name is that of one checkpoint.
-    pub fn model(&self, same: &'static Same) -> Option<&'static Model> {
+    pub fn model<'a>(&self, same: &'a Same) -> Option<&'a Model> {
         if self.series.checkpoint == "ambiguous" { None } else { same.model(self.series.model) }
     }
 
@@ -143,7 +146,7 @@ impl Figure {
     }
 
     /// Parameters, 10^9: the source's, or else the model's.
-    pub fn params(&self, same: &'static Same) -> Option<f64> {
+    pub fn params(&self, same: &Same) -> Option<f64> {
         self.series.params.or(self.model(same).map(|m| m.params))
     }
 }
@@ -154,6 +157,16 @@ pub struct Published {
     pub figures: Vec<Figure>,
     /// Models, tasks and recipes.
     pub same: Same,
+    /// Places of figures, by the model's canonical id.
+    by_model: BTreeMap<&'static str, Vec<usize>>,
+}
+
+impl Published {
+    /// The figures of a model, in order.
+    pub fn of(&'static self, model: &Model) -> impl Iterator<Item = &'static Figure> {
+        let places = model.ids.first().and_then(|id| self.by_model.get(id));
+        places.into_iter().flatten().map(|&i| &self.figures[i])
+    }
 }
 
 /// What is part of the program, parsed once.
@@ -177,7 +190,14 @@ fn read() -> Result<Published> {
             .extend(text::figures(file(source)?).with_context(|| format!("suites/published/{source}.txt"))?);
     }
     let [models, tasks, recipes] = TABLES;
-    Ok(Published { figures, same: Same::parse(file(models)?, file(tasks)?, file(recipes)?)? })
+    let same = Same::parse(file(models)?, file(tasks)?, file(recipes)?)?;
+    let mut by_model: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, figure) in figures.iter().enumerate() {
+        if let Some(&id) = figure.model(&same).and_then(|m| m.ids.first()) {
+            by_model.entry(id).or_default().push(i);
+        }
+    }
+    Ok(Published { figures, same, by_model })
 }
 
 /// Sources by name: the study's, then the others by the alphabet.

@@ -8,6 +8,7 @@
 //! precision is at the floor of the study's plots, or within five points of it (a share of nothing); of a task's several metrics all
 //! but one. Suspect figures are in, as they are in the study: [`super::claims`] says where they decide.
 use super::{Figure, Published, STUDY, Series};
+use anyhow::{Result, anyhow};
 use std::{collections::BTreeMap, fmt};
 
 /// Abilities, in the order of the table.
@@ -170,6 +171,34 @@ pub fn cell<'a>(of: impl Iterator<Item = &'a Kept>) -> Option<Cell> {
         near: 100. * shares.iter().filter(|&&s| s >= 98.).count() as f64 / n as f64,
         n,
     })
+}
+
+/// `rules.csv`: a row a cell.
+///
+/// # Errors
+/// None that a text in memory can have.
+pub fn csv(table: &Table) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["ability", "size", "recipe", "kept_percent", "keep_98_percent", "n"])?;
+    for ability in ABILITIES {
+        for size in Size::ALL {
+            for recipe in RECIPES {
+                if let Some(cell) = table.get(&(ability, size, recipe)) {
+                    let (kept, near) = (format!("{:.1}", cell.kept), format!("{:.1}", cell.near));
+                    writer.write_record([
+                        ability,
+                        &size.to_string(),
+                        recipe,
+                        &kept,
+                        &near,
+                        &cell.n.to_string(),
+                    ])?;
+                }
+            }
+        }
+    }
+    let bytes = writer.into_inner().map_err(|e| anyhow!("rules.csv: {e}"))?;
+    Ok(String::from_utf8(bytes)?)
 }
 
 /// The whole table.

@@ -308,7 +308,7 @@ impl Method {
             None => String::new(),
         };
         let absent = |path: &str| at(path).is_none_or(Value::is_null);
-        if !said("prepare") && !prepare.is_empty() || !["at", "budget"].iter().all(|p| absent(p)) {
+        if !said("prepare") && !prepare.is_empty() || !plain(settings) {
             return false;
         }
         let group = self.group.or(recipe.group);
@@ -316,6 +316,7 @@ impl Method {
             && bits(recipe.acts, at("acts.bits"), absent("acts"), said("acts.format"))
             && (recipe.acts == Some(16.)
                 || at("acts.per").and_then(Value::as_str) == Some("token")
+                    && at("acts.dynamic") == Some(&Value::Bool(true))
                 || said("acts.format"))
             && self.cache(recipe.kv, settings)
             && self.settings.iter().all(|&(path, want)| {
@@ -361,6 +362,30 @@ impl Method {
             }
         }
     }
+}
+
+/// Whether a recipe leaves alone and treats otherwise what papers do, and nothing more: no sites of its own, no outliers kept, no
+/// budget. Routers are a matter of their own, which a section may name.
+fn plain(settings: &Value) -> bool {
+    let absent = |path: &str| lookup(settings, path).is_none_or(Value::is_null);
+    let alone = [
+        "at",
+        "budget",
+        "acts.exact",
+        "kv.outliers",
+        "kv.sinks",
+        "kv.codebook",
+        "kv.keys.outliers",
+        "kv.values.outliers",
+        "kv.keys.codebook",
+    ];
+    let before = ["kv.keys", "kv.positions"].iter().any(|p| {
+        lookup(settings, p).and_then(Value::as_str).is_some_and(|s| s.ends_with("before positions"))
+    });
+    let skip = lookup(settings, "skip").map(words).unwrap_or_default();
+    let whole = lookup(settings, "weights.file").is_some();
+    let usual = if whole { skip == "*.router" } else { ["head *.router", "head"].contains(&skip.as_str()) };
+    alone.iter().all(|p| absent(p)) && !before && usual
 }
 
 /// Whether a setting's bits are the printed ones.
