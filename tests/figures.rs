@@ -409,3 +409,31 @@ fn a_report_is_drawn_from_figures_alone() {
     run(&["report", "x", "--published", "awq"]).expect(2);
     run(&["report", "x", "--out", "y"]).expect(2);
 }
+
+#[test]
+fn the_study_is_drawn_with_its_claims() {
+    let desk = Desk::empty();
+    let out = desk.arg("study");
+    let ran = desk.run(&["report", "--published", STUDY, "--out", &out]).expect(0);
+    assert!(ran.out.contains("8 bits are free: holds, but for kv8 on advglue (95 %"), "{}", ran.out);
+    assert_eq!(ran.out.lines().filter(|l| l.starts_with("- ") && l.contains(": holds")).count(), 12);
+    assert!(ran.err.contains("rules.csv") && ran.err.contains("report.html"), "{}", ran.err);
+    let rules: Vec<BTreeMap<String, String>> =
+        csv::Reader::from_reader(desk.read("study/rules.csv").as_bytes())
+            .deserialize()
+            .map(Result::unwrap)
+            .collect();
+    // The reference's cells, and AWQ's at 8 and 2 bits.
+    assert_eq!(rules.len(), 532 + 14);
+    let of = |r: &&BTreeMap<String, String>| {
+        r["ability"] == "basic" && r["size"] == ">=66B" && r["recipe"] == "w2"
+    };
+    let cell = rules.iter().find(of).unwrap();
+    // (0.04 / 73.43 + 50.48 / 79.62 + 16.96 / 78.96 + 38.31 / 67.53 + 46.44 / 68.23) / 5
+    assert_eq!(
+        (cell["kept_percent"].as_str(), cell["keep_98_percent"].as_str(), cell["n"].as_str()),
+        ("41.9", "0.0", "5")
+    );
+    let table = desk.read("study/table.csv");
+    assert!(table.contains(",skipped,") && table.contains("published, but to be doubted"));
+}

@@ -220,6 +220,11 @@ fn tolerances_and_verdicts() {
         one("facebook/opt-125m", "full", "language/wikitext2", 27.67)[0].verdict.to_string(),
         "off by 0.0200"
     );
+    // SpinQuant prints one decimal: its 5.5 is anything from 5.45 to 5.55.
+    let rows = one("meta-llama/Llama-2-7b-hf", "full", "language/wikitext2", 5.472);
+    let row = by_source(&rows, "spinquant");
+    assert_eq!((row.published, row.tolerance, &row.verdict), (5.5, Some(0.05), &Verdict::Agrees));
+    assert!(rows.len() >= 8 && rows.iter().all(|r| r.verdict == Verdict::Agrees), "{rows:?}");
     // A mirror of the same weights, at a commit; half precision is full precision.
     assert_eq!(one("NousResearch/Llama-2-7b-hf@abc", "fp16", "language/wikitext2", 5.47).len(), {
         one("meta-llama/Llama-2-7b-hf", "full", "language/wikitext2", 5.47).len()

@@ -10,7 +10,8 @@
 //! | OPT, a scale a row, 3 bits or fewer; perplexities of 50 and more | none: only the order of magnitude |
 //! | accuracy of n items | one binomial standard error |
 //!
-//! Papers differ from each other by as much (docs/published.md has the spread). A figure that is suspect is shown and not judged.
+//! Where a figure is printed to fewer digits, half a unit of the last. Papers differ from each other by as much (docs/published.md). A
+//! figure that is suspect is shown and not judged.
 use super::{
     Figure, Published,
     records::{binomial, is_published},
@@ -196,7 +197,7 @@ fn judge(row: &Beside, kind: Kind, value: &Value) -> (Option<f64>, Verdict) {
     let (recipe, series) = (&row.figure.recipe, &row.figure.series);
     let by = row.difference().abs();
     let within = |tolerance: f64, off: String| {
-        // A figure is printed to so many digits: the tolerance is of what it stands for.
+        let tolerance = tolerance.max(row.figure.rounding() * row.figure.plain_unit());
         let verdict = if by <= tolerance * (1. + 1e-9) { Verdict::Agrees } else { Verdict::Off(off) };
         (Some(tolerance), verdict)
     };

@@ -145,6 +145,18 @@ impl Figure {
         }
     }
 
+    /// What a unit of the source is on the scale of [`Figure::plain`].
+    pub fn plain_unit(&self) -> f64 {
+        if self.series.unit == "percent" { 0.01 } else { 1. }
+    }
+
+    /// Half a unit of the last printed digit, in the source's unit: what the value is known to.
+    pub fn rounding(&self) -> f64 {
+        let (digits, power) = self.printed.split_once('e').unwrap_or((self.printed, "0"));
+        let after = digits.split_once('.').map_or(0, |(_, after)| after.len() as i32);
+        0.5 * 10f64.powi(power.parse::<i32>().unwrap_or(0) - after)
+    }
+
     /// Parameters, 10^9: the source's, or else the model's.
     pub fn params(&self, same: &Same) -> Option<f64> {
         self.series.params.or(self.model(same).map(|m| m.params))

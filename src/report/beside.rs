@@ -43,7 +43,7 @@ pub fn section(rows: &[Beside]) -> String {
             row.verdict.to_string(),
             row.figure.series.source.to_string(),
         ];
-        out.push_str(if off(&row.verdict) { "<tr class=\"off\">" } else { "<tr>" });
+        out.push_str("<tr>");
         for (i, cell) in cells.iter().enumerate() {
             let title = match i {
                 8 => row.figure.suspect.map(String::from),
@@ -54,7 +54,8 @@ pub fn section(rows: &[Beside]) -> String {
                 _ => None,
             };
             let title = title.map_or(String::new(), |t| format!(" title=\"{}\"", escape(&one_line(&t))));
-            out.push_str(&format!("<td{title}>{}</td>", escape(cell)));
+            let class = if i == 8 && off(&row.verdict) { " class=\"bad\"" } else { "" };
+            out.push_str(&format!("<td{class}{title}>{}</td>", escape(cell)));
         }
         out.push_str("</tr>\n");
     }
