@@ -284,7 +284,7 @@ fn figures_as_records() {
         panic!()
     };
     assert!(
-        why.contains("accuracy at 200 0.0") && why.contains("every value of this row is exactly 0.0"),
+        why.ends_with("every value of this row is exactly 0.0: accuracy 0.0 at 200, 300, 400, 500, 600, 680"),
         "{why}"
     );
     let step = of("lmsys/longchat-7b-16k", "kv8", "longeval_lines");

@@ -153,12 +153,11 @@ fn record(published: &'static Published, cell: Cell, figures: &[&Figure]) -> Res
             notes.push("the value is the mean of the parts, which is not printed".into());
         }
     }
-    let why: Vec<String> = doubted.iter().map(|f| doubt(f)).collect();
     let status = if sound.is_empty() {
-        Status::Skipped { why: format!("published, but to be doubted: {}", gather(&why)) }
+        Status::Skipped { why: format!("published, but to be doubted: {}", doubts(&doubted)) }
     } else {
-        if !why.is_empty() {
-            notes.push(format!("left out, to be doubted: {}", gather(&why)));
+        if !doubted.is_empty() {
+            notes.push(format!("left out, to be doubted: {}", doubts(&doubted)));
         }
         Status::Done { metrics: values }
     };
@@ -215,27 +214,23 @@ fn mean(figures: &[&Figure], task: &Task) -> Value {
     Value { value, stderr: squares.map(f64::sqrt), n, ..Value::default() }
 }
 
-fn doubt(figure: &Figure) -> String {
-    let part = figure.series.part.as_ref().map_or(String::new(), |p| format!(" at {p}"));
-    format!("{}{part} {} ({})", figure.series.metric, figure.printed, figure.suspect.unwrap_or_default())
-}
-
-/// Reasons, each said once.
-fn gather(why: &[String]) -> String {
-    let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
-    for text in why {
-        let (what, reason) = text.split_once(" (").unwrap_or((text, ""));
-        let reason = reason.trim_end_matches(')');
-        match by_reason.iter_mut().find(|(r, _)| *r == reason) {
-            Some((_, list)) => list.push(what),
-            None => by_reason.push((reason, vec![what])),
+/// What is printed and to be doubted, and why: each value once, with the parts that have it.
+fn doubts(figures: &[&Figure]) -> String {
+    let mut all: Vec<(String, Vec<&str>)> = Vec::new();
+    for figure in figures {
+        let why = figure.suspect.unwrap_or_default();
+        let what = format!("{why}: {} {}", figure.series.metric, figure.printed);
+        let part = figure.series.part.as_deref();
+        match all.iter_mut().find(|(w, _)| *w == what) {
+            Some((_, parts)) => parts.extend(part),
+            None => all.push((what, part.into_iter().collect())),
         }
     }
-    by_reason
-        .iter()
-        .map(|(reason, list)| format!("{}: {reason}", list.join(", ")))
-        .collect::<Vec<_>>()
-        .join("; ")
+    let words = |(what, parts): &(String, Vec<&str>)| match parts.is_empty() {
+        true => what.clone(),
+        false => format!("{what} at {}", parts.join(", ")),
+    };
+    all.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 fn recipe_info(
