@@ -2,11 +2,12 @@
 
     python tests/make_published.py QLLM_EVAL.csv PTQ.csv [RULES.md]
 
-QLLM_EVAL.csv is a tidy table of what thu-nics/qllm-eval ships (source,model,size_b,quant,task,metric,value,extra), PTQ.csv one of
-figures that other papers print (source,model,method,wbits,abits,kvbits,group,task,metric,value,citation). Values are copied as they are
-printed. RULES.md has a table of kept shares by ability and size, recomputed from the study's figures by hand of another program: it
-becomes tests/goldens/published/rules.csv. A summary of both tables, for the test that nothing was lost, goes to
-tests/goldens/published/figures.csv: by source, task and metric the number of figures, the sum of values and a hash of all of them.
+QLLM_EVAL.csv is a tidy table of what thu-nics/qllm-eval ships (source,model,size_b,quant,task,metric,value,extra), PTQ.csv
+one of figures that other papers print (source,model,method,wbits,abits,kvbits,group,task,metric,value,citation). Values are
+copied as they are printed. RULES.md has a table of kept shares by ability and size, recomputed from the study's figures
+independently: it becomes tests/goldens/published/rules.csv. A summary of both tables, for the test that nothing was lost,
+goes to tests/goldens/published/figures.csv: by source, task and metric the number of figures, the sum of values and a hash
+of all of them.
 """
 import collections
 import csv
@@ -32,7 +33,8 @@ STUDY_FIELDS = [
     "quant_row_order", "header_says", "commented_out_in_source",
 ]
 
-# By source as the table has it: the file's name, and what shares a scale where nothing is printed and the source's own text says it.
+# By source as the table has it: the file's name, and what shares a scale where nothing is printed and the source's own
+# text says it.
 SOURCES = {
     "GPTQ paper": ("gptq", ""),
     "GPTQ README": ("gptq-readme", ""),

@@ -1,4 +1,5 @@
-//! Published figures beside ours: each by its own model, recipe, task and protocol, with its tolerance; studies of published tables.
+//! Published figures beside ours: each by its own model, recipe, task and protocol, with its tolerance; studies of
+//! published tables.
 use crate::{common::repo, kit::Desk};
 use bitsweep::{
     published::{

@@ -1,4 +1,5 @@
-//! Ours beside theirs: for a record, every figure of the same model, recipe, task and protocol, with a tolerance and a verdict.
+//! Ours beside theirs: for a record, every figure of the same model, recipe, task and protocol, with a tolerance and a
+//! verdict.
 //!
 //! | figure | tolerance |
 //! |---|---|
@@ -10,8 +11,8 @@
 //! | OPT, a scale a row, 3 bits or fewer; perplexities of 50 and more | none: only the order of magnitude |
 //! | accuracy of n items | one binomial standard error |
 //!
-//! Where a figure is printed to fewer digits, half a unit of the last. Papers differ from each other by as much (docs/published.md). A
-//! figure that is suspect is shown and not judged.
+//! Where a figure is printed to fewer digits, half a unit of the last. Papers differ from each other by as much
+//! (docs/published.md). A figure that is suspect is shown and not judged.
 use super::{
     Figure, Published,
     records::{binomial, is_published},
@@ -104,8 +105,8 @@ impl Beside {
 
 /// Every figure that one of these records can be compared with, in the order of the records.
 ///
-/// Never across protocols: suite, task and its version, the protocol's words and the harness's profile must be those of the figure's
-/// section in tasks.txt, and a record of fewer items than all is compared with nothing.
+/// Never across protocols: suite, task and its version, the protocol's words and the harness's profile must be those of
+/// the figure's section in tasks.txt, and a record of fewer items than all is compared with nothing.
 ///
 /// # Errors
 /// A file of the program that cannot be read.

@@ -322,7 +322,8 @@ fn retrieval(data: &Data) -> Claim {
     }
 }
 
-/// How much more AWQ keeps than rounding to nearest on LongEval, by model: the mean over lengths, as a share of the score.
+/// How much more AWQ keeps than rounding to nearest on LongEval, by model: the mean over lengths, as a share of the
+/// score.
 fn gains(data: &Data, plain: &'static str, awq: &'static str) -> Vec<(&'static str, f64)> {
     let of = |recipe: &'static str| -> Vec<&'static Figure> {
         let long = data

@@ -9,8 +9,8 @@
 //! figures, records of ours         side by side, with a verdict          beside
 //! figures of the study             its rules, recomputed                 rules, claims
 //! ```
-//! A figure is kept as it is printed, digit for digit. Whether it is the same measurement as one of ours is said in those three
-//! tables and nowhere else: no name is matched in part.
+//! A figure is kept as it is printed, digit for digit. Whether it is the same measurement as one of ours is said in
+//! those three tables and nowhere else: no name is matched in part.
 pub mod beside;
 pub mod claims;
 pub mod records;

@@ -7,8 +7,8 @@
 //! stderr     sqrt(p (1 - p) / n) where the metric is a share of n items; the source prints none
 //! ```
 //! What is to be doubted is no value: a record whose figures are all suspect is skipped, and its reason has the printed
-//! numbers; where some are, those are left out, and the recipe's notes name them. Drawn, they would look as if they had been
-//! measured. Left out too are figures that the source itself has in a comment.
+//! numbers; where some are, those are left out, and the recipe's notes name them. Drawn, they would look as if they had
+//! been measured. Left out too are figures that the source itself has in a comment.
 use super::{Figure, Published, Recipe, same::Task};
 use crate::{
     results::{

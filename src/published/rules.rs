@@ -4,9 +4,10 @@
 //! kept = 100 x value / value at full precision      of one model on one task (or length, position, turn)
 //! cell = mean of kept, share of cells that keep 98 % and more, how many     by ability, size and recipe
 //! ```
-//! Raw ratios, not corrected for chance. Left out: figures that the source has in a comment; cells of emergent abilities whose full
-//! precision is at the floor of the study's plots, or within five points of it (a share of nothing); of a task's several metrics all
-//! but one. Suspect figures are in, as they are in the study: [`super::claims`] says where they decide.
+//! Raw ratios, not corrected for chance. Left out: figures that the source has in a comment; cells of emergent abilities
+//! whose full precision is at the floor of the study's plots, or within five points of it (a share of nothing); of a
+//! task's several metrics all but one. Suspect figures are in, as they are in the study: [`super::claims`] says where
+//! they decide.
 use super::{Figure, Published, STUDY, Series};
 use anyhow::{Result, anyhow};
 use std::{collections::BTreeMap, fmt};

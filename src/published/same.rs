@@ -1,7 +1,8 @@
-//! What is the same as what: names of one model, a printed task and one of ours, a printed recipe and a record's settings.
+//! What is the same as what: names of one model, a printed task and one of ours, a printed recipe and a record's
+//! settings.
 //!
-//! The three tables are text files whose heads say what their keys mean. A figure finds the first section that fits it; what no
-//! section calls the same is not compared, and `apart` says why.
+//! The three tables are text files whose heads say what their keys mean. A figure finds the first section that fits it;
+//! what no section calls the same is not compared, and `apart` says why.
 use super::{Figure, Recipe, Series, text};
 use crate::results::TaskInfo;
 use anyhow::{Context, Result, bail, ensure};
@@ -364,8 +365,8 @@ impl Method {
     }
 }
 
-/// Whether a recipe leaves alone and treats otherwise what papers do, and nothing more: no sites of its own, no outliers kept, no
-/// budget. Routers are a matter of their own, which a section may name.
+/// Whether a recipe leaves alone and treats otherwise what papers do, and nothing more: no sites of its own, no outliers
+/// kept, no budget. Routers are a matter of their own, which a section may name.
 fn plain(settings: &Value) -> bool {
     let absent = |path: &str| lookup(settings, path).is_none_or(Value::is_null);
     let alone = [
