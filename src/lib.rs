@@ -25,6 +25,8 @@ pub mod eval;
 
 pub mod results;
 
+pub mod published;
+
 pub mod report;
 
 pub mod gate;

@@ -25,6 +25,8 @@ mod evaluators;
 mod every;
 /// What `transformers` computes, for every family and variant.
 mod families;
+/// Figures that others have printed.
+mod figures;
 /// What weights mean to a model.
 mod fisher;
 /// What must hold of every number format; codebooks.
@@ -63,6 +65,8 @@ mod page;
 /// PyTorch's checkpoints, and files that pretend to be.
 mod pickles;
 mod planted;
+/// Published figures beside ours, and studies that reproduce them.
+mod published;
 /// QuaRot, held to its authors' code.
 mod quarot;
 /// What a recipe does, part by part, and what is none.

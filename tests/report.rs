@@ -208,7 +208,7 @@ fn same_records_same_bytes() {
     assert_eq!(first, files(&report::draw(&study(b.path(), true)).unwrap()), "items in another order");
     assert_eq!(first, files(&report::draw(&study(c.path(), false)).unwrap()), "another folder");
     let names: Vec<&str> = first.keys().map(String::as_str).collect();
-    let charts = ["acts", "cache", "drift", "kv", "size", "weights"];
+    let charts = ["acts", "agreement", "cache", "drift", "kv", "size", "weights"];
     let mut expected: Vec<String> =
         charts.iter().flat_map(|c| ["png", "svg"].map(|e| format!("{c}-builtin-llama.{e}"))).collect();
     expected.extend(["paired.csv", "report.html", "table.csv", "table.md"].map(String::from));

@@ -455,14 +455,18 @@ fn files_are_of_a_size_to_read() {
 fn every_built_in_study_plans() {
     let listed = String::from_utf8(bitsweep().args(["list", "studies"]).output().unwrap().stdout).unwrap();
     let listed: BTreeSet<&str> =
-        listed.lines().skip(2).map(|l| l.trim_matches('|').trim()).filter(|l| !l.is_empty()).collect();
-    let files: Vec<PathBuf> = fs::read_dir(repo("configs")).unwrap().map(|e| e.unwrap().path()).collect();
-    let names: BTreeSet<String> = files
-        .iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "toml"))
-        .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
-        .collect();
-    assert_eq!(listed, names.iter().map(String::as_str).collect(), "`bitsweep list studies`, and configs/");
+        listed.lines().skip(2).filter_map(|l| Some(l.split('|').nth(1)?.trim())).collect();
+    let studies = |folder: &str| -> BTreeSet<String> {
+        let paths = fs::read_dir(repo("configs").join(folder)).unwrap().map(|e| e.unwrap().path());
+        let files = paths.filter(|p| p.extension().is_some_and(|e| e == "toml"));
+        let stem = |p: PathBuf| p.file_stem().unwrap().to_string_lossy().into_owned();
+        files.map(stem).map(|s| if folder.is_empty() { s } else { format!("{folder}/{s}") }).collect()
+    };
+    let names = studies("");
+    // Of published tables: their models and data are on the Hub. `tests/published.rs` reads them.
+    let published = studies("studies");
+    let all: BTreeSet<&str> = names.iter().chain(&published).map(String::as_str).collect();
+    assert_eq!(listed, all, "`bitsweep list studies`, and configs/");
     let desk = tempfile::tempdir().unwrap();
     for name in names {
         let mut command = bitsweep();

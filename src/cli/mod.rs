@@ -84,7 +84,7 @@ enum Verb {
     Gate(gate::Gate),
     /// Have the answers of dialogue tasks judged
     Judge(judge::Judge),
-    /// What there is: families, methods, formats, tasks, metrics, charts, models, studies
+    /// What there is: families, methods, formats, tasks, metrics, charts, models, studies, published figures
     List(list::List),
 }
 

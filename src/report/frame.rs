@@ -303,7 +303,8 @@ impl Row {
         if let Some(v) = values.and_then(|v| v.get(&metric.name)).filter(|v| v.value.is_finite()) {
             self.value = Some(v.value);
             self.stderr = v.stderr.filter(|s| s.is_finite());
-            self.n = Some(v.n);
+            // Figures of others do not always say how many.
+            self.n = (v.n > 0).then_some(v.n);
         }
         self
     }

@@ -1,7 +1,9 @@
-//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `table.md`, charts, `report.html`.
+//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `published.csv`,
+//! `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
 pub mod answer;
+pub mod beside;
 pub mod charts;
 mod detail;
 pub mod frame;
@@ -10,7 +12,10 @@ pub mod paired;
 mod plot;
 pub mod table;
 
-use crate::results::{Store, store::replace};
+use crate::{
+    published,
+    results::{Store, store::replace},
+};
 use anyhow::{Context, Result};
 use frame::Frame;
 use std::{
@@ -41,7 +46,13 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         pictures.extend(chart.draw(&frame).with_context(|| format!("chart `{}`", chart.name()))?);
     }
     let table = table::markdown(&frame);
-    let page = html::page(&frame, &pictures, &[]);
+    let published = published::beside::beside(&frame.records)?;
+    let sections = [html::Section {
+        id: "published",
+        title: "Beside published figures",
+        html: beside::section(&published),
+    }];
+    let page = html::page(&frame, &pictures, &sections);
     let mut files = Vec::new();
     let mut write = |name: String, bytes: &[u8]| -> Result<()> {
         let path = store.dir().join(name);
@@ -50,7 +61,12 @@ pub fn draw(store: &Store) -> Result<Drawn> {
         Ok(())
     };
     write("table.csv".to_owned(), table::csv(&frame)?.as_bytes())?;
-    for (name, text) in [("parts.csv", table::parts(&frame)?), ("paired.csv", paired::csv(&frame)?)] {
+    let beside = if published.is_empty() { None } else { Some(published::beside::csv(&published)?) };
+    for (name, text) in [
+        ("parts.csv", table::parts(&frame)?),
+        ("paired.csv", paired::csv(&frame)?),
+        ("published.csv", beside),
+    ] {
         match text {
             Some(text) => write(name.to_owned(), text.as_bytes())?,
             // An earlier report's would be read as this one's.

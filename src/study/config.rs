@@ -136,14 +136,18 @@ pub struct Study {
     pub data: BTreeMap<String, Local>,
 }
 
-/// Built-in studies' names.
+/// Built-in studies' names: `quickstart`, then `studies/...`, each kind by the alphabet.
 pub fn built_in() -> Vec<&'static str> {
-    CONFIGS
-        .files()
-        .filter_map(|f| {
-            f.path().file_stem()?.to_str().filter(|_| f.path().extension().is_some_and(|e| e == "toml"))
-        })
-        .collect()
+    let files = CONFIGS.files().chain(CONFIGS.dirs().flat_map(|d| d.files()));
+    let mut names: Vec<&str> = files.filter_map(|f| f.path().to_str()?.strip_suffix(".toml")).collect();
+    names.sort_by_key(|n| (n.contains('/'), *n));
+    names
+}
+
+/// What a built-in study says of itself.
+pub fn about(name: &str) -> Option<String> {
+    let text = CONFIGS.get_file(format!("{name}.toml"))?.contents_utf8()?;
+    Some(text.parse::<toml::Table>().ok()?.get("about")?.as_str()?.to_string())
 }
 
 impl Study {
@@ -156,7 +160,10 @@ impl Study {
             return Self::parse(word, &name, path.parent().unwrap_or(Path::new("")), &text, sets);
         }
         match CONFIGS.get_file(format!("{word}.toml")).and_then(|f| f.contents_utf8()) {
-            Some(text) => Self::parse(&format!("configs/{word}.toml"), word, Path::new(""), text, sets),
+            Some(text) => {
+                let name = word.rsplit('/').next().unwrap_or(word);
+                Self::parse(&format!("configs/{word}.toml"), name, Path::new(""), text, sets)
+            }
             None => mistake!(
                 "no study `{word}`{}: it is neither a file nor built in; built in: {}",
                 crate::mistake::nearest(word, built_in()),

@@ -8,6 +8,8 @@ use anyhow::Result;
 /// A star a model and kind of tensor.
 pub struct Star;
 
+/// Axes of a picture, at most: with more it is a disc.
+const AXES: usize = 12;
 /// Polygons of a picture, at most.
 const RINGS: usize = 6;
 
@@ -73,7 +75,7 @@ pub fn star(frame: &Frame, group: &Group, kind: Swept, what: &str) -> Option<Rad
     if axes.len() < 3 {
         axes = all.map(|t| (one_line(&group.tasks[t].label), vec![t])).filter(|(_, t)| known(t)).collect();
     }
-    if axes.len() < 3 || recipes.is_empty() {
+    if !(3..=AXES).contains(&axes.len()) || recipes.is_empty() {
         return None;
     }
     let ring = |&recipe: &usize| {
