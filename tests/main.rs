@@ -6,6 +6,8 @@ mod bad_input;
 mod budget;
 /// What attention reads, as methods have it.
 mod cache;
+/// What charts say, held to records.
+mod charts;
 /// Chat templates as transformers renders them.
 mod chat;
 /// What people type and what they get.

@@ -97,6 +97,14 @@ def main():
         "student_quantiles": [
             [p, df, float(stats.t.ppf(p, df))] for p in (0.001, 0.05, 0.5, 0.95, 0.995) for df in (1, 3, 9, 59, 5000)
         ],
+        "spearman": [
+            {"a": a, "b": b, "r": float(stats.spearmanr(a, b).statistic)}
+            for a, b in (
+                ([0.3, 0.5, 0.2, 0.9, 0.7], [1.0, 2.0, 0.5, 4.0, 3.0]),
+                ([0.3, 0.5, 0.5, 0.9, 0.1, 0.4], [2.0, 1.0, 1.0, 0.5, 3.0, 3.0]),
+                ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]),
+            )
+        ],
         "quantiles": [[q, float(stats.norm.ppf(q))] for q in (0.001, 0.05, 0.5, 0.8, 0.975, 0.999)],
     }
     print(json.dumps(out))

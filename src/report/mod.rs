@@ -9,7 +9,7 @@ mod detail;
 pub mod frame;
 pub mod html;
 pub mod paired;
-mod plot;
+pub mod plot;
 pub mod table;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Over many models: how far the best and the worst are apart under a recipe, whether tasks rank models alike, and scores by the
 //! parts of a task.
-use super::{Chart, Frame, Group, Picture, Swept, one_line, short, slug, sweep, swept};
+use super::{Chart, Frame, Group, Picture, Swept, one_line, plain_or, short, slug, stem, sweep, swept};
 use crate::report::{
     answer::{abilities, left},
     plot::{Axis, Figure, Heat, Panel, Place, Point, Series},
@@ -33,28 +33,49 @@ impl Chart for Spread {
             (Swept::Joint, "activations too", "acts"),
             (Swept::Kv, "KV cache", "kv"),
         ] {
-            let mut ticks: Vec<String> = Vec::new();
+            // A panel a method, so that no line joins what is not one sweep.
+            let mut stems: Vec<(String, Vec<String>)> = Vec::new();
             for group in &frame.groups {
                 for line in &group.recipes {
-                    if swept(&frame.records[line.record].recipe) == Some(kind) && !ticks.contains(&line.label)
-                    {
-                        ticks.push(line.label.clone());
+                    let recipe = &frame.records[line.record].recipe;
+                    if swept(recipe) != Some(kind) {
+                        continue;
+                    }
+                    let stem = stem(recipe);
+                    match stems.iter_mut().find(|(s, _)| *s == stem) {
+                        Some((_, list)) if list.contains(&line.label) => {}
+                        Some((_, list)) => list.push(line.label.clone()),
+                        None => stems.push((stem, vec![line.label.clone()])),
                     }
                 }
             }
-            let mut series = Vec::new();
-            for (look, ability) in abilities(frame).iter().enumerate() {
-                let mut points = Vec::new();
-                for (tick, label) in ticks.iter().enumerate() {
-                    if let Some((mean, ends)) = ends(frame, label, ability) {
-                        points.push((tick, Point::Span(100. * mean, ends.map(|e| 100. * e))));
+            let abilities = abilities(frame);
+            let mut panels = Vec::new();
+            for (stem, ticks) in stems.into_iter().filter(|(_, ticks)| ticks.len() > 1).take(6) {
+                let mut series = Vec::new();
+                for (look, ability) in abilities.iter().enumerate() {
+                    let mut points = Vec::new();
+                    for (tick, label) in ticks.iter().enumerate() {
+                        if let Some((mean, ends)) = ends(frame, label, ability) {
+                            points.push((tick, Point::Span(100. * mean, ends.map(|e| 100. * e))));
+                        }
+                    }
+                    if !points.is_empty() {
+                        series.push(Series { label: one_line(ability), look, points });
                     }
                 }
-                if !points.is_empty() {
-                    series.push(Series { label: one_line(ability), look, points });
+                if !series.is_empty() {
+                    panels.push(Panel {
+                        title: plain_or(&stem),
+                        x_label: "recipe".to_owned(),
+                        ticks: ticks.iter().map(|t| one_line(t)).collect(),
+                        places: Vec::new(),
+                        levels: Vec::new(),
+                        series,
+                    });
                 }
             }
-            if frame.groups.len() < 3 || series.is_empty() || ticks.len() > 12 {
+            if frame.groups.len() < 3 || panels.is_empty() {
                 continue;
             }
             let figure = Figure {
@@ -65,14 +86,7 @@ impl Chart for Spread {
                 )],
                 y_label: "% of full precision".to_owned(),
                 axis: Axis::Percent,
-                panels: vec![Panel {
-                    title: String::new(),
-                    x_label: String::new(),
-                    ticks: ticks.iter().map(|t| one_line(t)).collect(),
-                    places: Vec::new(),
-                    levels: Vec::new(),
-                    series,
-                }],
+                panels,
             };
             out.push(figure.render(format!("{}-{file}", self.name()))?);
         }

@@ -138,13 +138,18 @@ fn panes(frame: &Frame, group: &Group, full: bool, dots: fn(&Detail, &Detail) ->
         let Some(reference) = (0..group.recipes.len()).find(|&r| is_full(r)).and_then(detail) else {
             continue;
         };
-        // From the most bits to the fewest every few, so that both ends are shown.
-        let others: Vec<usize> = (0..group.recipes.len()).filter(|&r| full || !is_full(r)).collect();
-        let most = others.len().min(LINES);
-        let picked =
-            (0..most).map(|i| others[if most > 1 { i * (others.len() - 1) / (most - 1) } else { 0 }]);
+        // Those of fewest bits, where there is something to see, in the study's order.
+        let bits = |&r: &usize| {
+            let recipe = &frame.records[group.recipes[r].record].recipe;
+            [recipe.weight_bits, recipe.act_bits, recipe.kv_bits].iter().map(|b| b.min(16.)).sum::<f64>()
+        };
+        let mut picked: Vec<usize> = (0..group.recipes.len()).filter(|&r| !is_full(r)).collect();
+        picked.sort_by(|a, b| bits(a).total_cmp(&bits(b)));
+        picked.truncate(LINES - usize::from(full));
+        picked.extend((0..group.recipes.len()).filter(|&r| full && is_full(r)));
+        picked.sort_unstable();
         let mut lines = Vec::new();
-        for (look, r) in picked.enumerate() {
+        for (look, &r) in picked.iter().enumerate() {
             let Some(dots) = detail(r).map(|d| dots(d, reference)).filter(|d| d.len() > 1) else { continue };
             let run = if full { Run::Steps } else { Run::Line };
             lines.push(Line { label: one_line(&group.recipes[r].label), look, run, dots });

@@ -8,6 +8,8 @@ pub struct Pareto;
 
 /// Panels of a picture, at most.
 const PANES: usize = 6;
+/// Models that have a colour each, at most.
+const MODELS: usize = 6;
 
 impl Chart for Pareto {
     fn name(&self) -> &'static str {
@@ -30,7 +32,7 @@ impl Chart for Pareto {
             let plane = Plane {
                 title: self.about().to_owned(),
                 notes: vec![
-                    "A line a model, from full precision to few bits. Steps: the best that is to be had for so many bytes. Bars: ± 1 \
+                    "A line a model, from full precision to few bits; of many models, a colour a family. Steps: the best that is to be had for so many bytes. Bars: ± 1 \
                      standard error."
                         .to_owned(),
                 ],
@@ -74,7 +76,21 @@ pub fn panes(frame: &Frame) -> Vec<(bool, Pane)> {
     let mut out = Vec::new();
     for (suite, name) in tasks {
         let (mut lines, mut points, mut sense) = (Vec::new(), Vec::new(), None);
-        for (look, group) in frame.groups.iter().enumerate() {
+        // Of many models, a colour a family: nobody tells thirty apart.
+        let many = frame.groups.len() > MODELS;
+        let mut families: Vec<&str> = Vec::new();
+        for (at, group) in frame.groups.iter().enumerate() {
+            let family = frame.records[group.recipes[0].record].model.family.as_str();
+            if !families.contains(&family) {
+                families.push(family);
+            }
+            let of_family = families.iter().position(|f| *f == family).unwrap_or(0);
+            let (label, look) = match many && !family.is_empty() {
+                true => (one_line(family), of_family),
+                false => (short(&group.title), at),
+            };
+            // The seventh look is the front's.
+            let look = look + look / 6;
             let info = |t: usize| &frame.records[group.tasks[t].record].task;
             let Some(task) =
                 (0..group.tasks.len()).find(|&t| (&info(t).suite, &info(t).name) == (&suite, &name))
@@ -106,7 +122,7 @@ pub fn panes(frame: &Frame) -> Vec<(bool, Pane)> {
             }
             dots.sort_by(|a, b| b.x.total_cmp(&a.x));
             points.extend(dots.iter().map(|d| (d.x, d.y)));
-            lines.push(Line { label: short(&group.title), look, run: Run::Line, dots });
+            lines.push(Line { label, look, run: Run::Line, dots });
         }
         let Some(higher) = sense.filter(|_| lines.len() > 1) else { continue };
         let best = front(&points, higher).into_iter();

@@ -32,7 +32,7 @@ impl Chart for Scaling {
             }
             let plane = Plane {
                 title: format!("Do larger models bear fewer bits? Quantized: {what}"),
-                notes: vec!["A line a recipe, a point a model; of several models of a size, each its own. Bars: ± 1 standard error.".to_owned()],
+                notes: vec!["A colour a recipe, a point a model; lines join the sizes of a family. Bars: ± 1 standard error.".to_owned()],
                 x: Way { label: "parameters, billions".to_owned(), log: true, level: None },
                 y: Way { label: "% of full precision".to_owned(), log: false, level: Some(100.) },
                 panes,
@@ -58,21 +58,32 @@ pub fn panes(frame: &Frame, kind: Swept) -> Vec<Pane> {
     for ability in abilities(frame) {
         let mut lines = Vec::new();
         for (look, label) in labels.iter().enumerate() {
-            let mut dots = Vec::new();
+            // A family's sizes are joined; what is alone of its kind stands alone.
+            let mut families: Vec<(&str, Vec<Dot>)> = Vec::new();
             for group in &frame.groups {
-                let params = frame.records[group.recipes[0].record].model.params;
+                let model = &frame.records[group.recipes[0].record].model;
                 let Some(recipe) = group.recipes.iter().position(|l| l.label == *label) else { continue };
-                let Some(left) = left(frame, group, recipe).remove(&ability).filter(|_| params > 0) else {
-                    continue;
-                };
+                let left = left(frame, group, recipe).remove(&ability).filter(|_| model.params > 0);
+                let Some(left) = left else { continue };
                 let error = left.stderr.map(|s| 100. * s);
-                dots.push(Dot { x: params as f64 / 1e9, y: 100. * left.kept, error, name: String::new() });
+                let dot =
+                    Dot { x: model.params as f64 / 1e9, y: 100. * left.kept, error, name: String::new() };
+                match families.iter_mut().find(|(f, _)| *f == model.family) {
+                    Some((_, dots)) => dots.push(dot),
+                    None => families.push((&model.family, vec![dot])),
+                }
             }
-            dots.sort_by(|a, b| a.x.total_cmp(&b.x));
-            let mut sizes: Vec<f64> = dots.iter().map(|d| d.x).collect();
+            let mut sizes: Vec<u64> = families.iter().flat_map(|(_, d)| d).map(|d| d.x.to_bits()).collect();
+            sizes.sort_unstable();
             sizes.dedup();
-            if sizes.len() >= 3 {
-                lines.push(Line { label: one_line(label), look, run: Run::Line, dots });
+            if sizes.len() < 3 {
+                continue;
+            }
+            for (_, mut dots) in families {
+                dots.sort_by(|a, b| a.x.total_cmp(&b.x));
+                let rises = dots.windows(2).all(|pair| pair[0].x < pair[1].x);
+                let run = if rises { Run::Line } else { Run::Dots };
+                lines.push(Line { label: one_line(label), look, run, dots });
             }
         }
         if !lines.is_empty() {

@@ -27,6 +27,8 @@ pub struct Section {
 
 /// Pictures of a chart that are shown at once; further ones are folded.
 const SHOWN: usize = 3;
+/// Pictures of a chart that are in the page at all: of a study of fifty models, the others are files beside it.
+const WITHIN: usize = 12;
 
 /// Text as HTML shows it, in elements and in quoted attributes.
 pub fn escape(text: &str) -> String {
@@ -153,12 +155,21 @@ fn charts(pictures: &[Picture]) -> String {
             continue;
         }
         let _ = writeln!(out, "<h3>{}</h3>", escape(chart.about()));
-        let (shown, folded) = mine.split_at(mine.len().min(SHOWN));
+        let (within, beside) = mine.split_at(mine.len().min(WITHIN));
+        let (shown, folded) = within.split_at(within.len().min(SHOWN));
         shown.iter().for_each(|p| out.push_str(&figure(p, mine.len() > 1)));
         if !folded.is_empty() {
             let _ = writeln!(out, "<details>\n<summary>{}</summary>", count(folded.len(), "more chart"));
             folded.iter().for_each(|p| out.push_str(&figure(p, true)));
             out.push_str("</details>\n");
+        }
+        if !beside.is_empty() {
+            let _ = writeln!(
+                out,
+                "<p class=\"soft\">{} beside this page, <code>{}-*.svg</code>.</p>",
+                count(beside.len(), "further chart"),
+                escape(chart.name())
+            );
         }
     }
     out + "</section>\n"
