@@ -292,7 +292,7 @@ fn curve(frame: &Frame, group: &Group, task: usize, kind: Swept, title: &str) ->
         return None;
     }
     let mut series = Vec::new();
-    for (look, &r) in recipes.iter().take(LINES).enumerate() {
+    for &r in recipes.iter().take(LINES) {
         let points: Vec<(usize, Point)> = of(r)
             .into_iter()
             .filter(|p| p.1 <= 1.)
@@ -301,7 +301,8 @@ fn curve(frame: &Frame, group: &Group, task: usize, kind: Swept, title: &str) ->
             })
             .collect();
         if !points.is_empty() {
-            series.push(Series { label: one_line(&group.recipes[r].label), look, points });
+            // The same recipe, the same look in all panels.
+            series.push(Series { label: one_line(&group.recipes[r].label), look: r, points });
         }
     }
     (series.len() > 1).then(|| Panel {

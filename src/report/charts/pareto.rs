@@ -32,8 +32,9 @@ impl Chart for Pareto {
             let plane = Plane {
                 title: self.about().to_owned(),
                 notes: vec![
-                    "A line a model, from full precision to few bits; of many models, a colour a family. Steps: the best that is to be had for so many bytes. Bars: ± 1 \
-                     standard error."
+                    "A line a model, from full precision to few bits; of many models, a colour a family."
+                        .to_owned(),
+                    "Steps: the best that is to be had for so many bytes. Bars: ± 1 standard error."
                         .to_owned(),
                 ],
                 x: Way { label: "size of the model, MB".to_owned(), log: true, level: None },

@@ -46,8 +46,16 @@ pub fn section(frame: &Frame) -> String {
             rows.push(row.concat());
         }
     }
-    out + &table("answers", &head, &rows) + "</section>\n"
+    let table = table("answers", &head, &rows);
+    // Of many models, the counts above are the answer, and this is where to look one up.
+    match frame.groups.len() > MANY {
+        true => format!("{out}<details>\n<summary>Model by model</summary>\n{table}</details>\n</section>\n"),
+        false => format!("{out}{table}</section>\n"),
+    }
 }
+
+/// Models whose own answers are shown at once, at most.
+const MANY: usize = 12;
 
 fn percent(left: &Left) -> String {
     let error = left.stderr.map_or_else(String::new, |se| format!(" ± {:.1}", 100. * se));
@@ -125,7 +133,7 @@ fn of_models(frame: &Frame, abilities: &[String]) -> String {
         })
         .collect();
     format!(
-        "<p>Of {} models, how many keep {:.0} %, and what is kept on average:</p>\n{}<p>Model by model:</p>\n",
+        "<p>Of {} models, how many keep {:.0} %, and what is kept on average:</p>\n{}",
         frame.groups.len(),
         100. * KEEP,
         table("answers", &head, &rows)

@@ -1,6 +1,7 @@
 //! Lines over categories: what stays of full precision, bit by bit.
 use super::{
-    BODY, Drawing, GRID, INK, LEADER, PALETTE, Pen, SMALL, SOFT, WIDTH, decade, legend, render, top, width,
+    BODY, Drawing, GRID, INK, LEADER, PALETTE, Pen, SMALL, SOFT, WIDTH, decade, fit, legend, render, top,
+    width,
 };
 use crate::report::charts::Picture;
 use anyhow::Result;
@@ -247,10 +248,17 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
             self.line(&[(left, y), (right, y)], SOFT, 2)?;
         }
         self.line(&[(left, bottom), (right, bottom)], SOFT, 2)?;
+        // Names of categories are cut to their slot; where even that is narrow, every few have one.
+        let slot = (right - left) / panel.ticks.len().max(1) as i32;
+        let every = if panel.places.is_empty() { (70 / slot.max(1)) as usize + 1 } else { 1 };
         for (i, tick) in panel.ticks.iter().enumerate().filter(|(_, tick)| !tick.is_empty()) {
             let x = place(panel, frame, i);
             self.line(&[(x, bottom), (x, bottom + 10)], SOFT, 2)?;
-            self.text(tick, (x, bottom + 30 + SMALL / 2), SMALL, SOFT, HPos::Center)?;
+            if i % every == 0 {
+                let room = if panel.places.is_empty() { slot * every as i32 - 10 } else { WIDTH };
+                let tick = fit(tick, SMALL, room)?;
+                self.text(&tick, (x, bottom + 30 + SMALL / 2), SMALL, SOFT, HPos::Center)?;
+            }
         }
         self.text(
             &panel.x_label,

@@ -178,7 +178,11 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
         self.text(drawing.title(), (40, 40 + TITLE / 2), title, INK, HPos::Left)?;
         for (i, note) in drawing.notes().iter().enumerate() {
             let y = 40 + TITLE + 14 + i as i32 * (SMALL + 12) + SMALL / 2;
-            self.text(note, (40, y), SMALL, SOFT, HPos::Left)?;
+            let mut size = SMALL;
+            while size > 18 && width(note, size)? > WIDTH - 80 {
+                size -= 1;
+            }
+            self.text(note, (40, y), size, SOFT, HPos::Left)?;
         }
         drawing.draw(self)
     }
