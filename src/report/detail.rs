@@ -2,12 +2,19 @@
 //! what moved, and by how much the right ending leads.
 //!
 //! Read from items' outcomes as they are on disk. What an older record does not hold is absent.
-use crate::results::Item;
+use super::{
+    frame::Frame,
+    table::{columns, number},
+};
+use crate::{results::Item, stats::pairs::percentile};
+use anyhow::{Result, anyhow};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// Nats of a bin of [`Detail::spread`].
 pub const BIN: f64 = 0.25;
+/// As many there are at most; the last is open.
+const BINS: usize = 40;
 
 /// Sums over a cell's items.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,4 +113,54 @@ impl Endings {
         };
         Some(best(true) - best(false)).filter(|m| m.is_finite())
     }
+}
+
+/// `profiles.csv`: a row a bin of every cell's details; `from` and `to` are its ends. `None`: no cell has any.
+///
+/// * `tokens_by_loss`: share of scored tokens with a loss of so many nats; the last bin is open.
+/// * `loss_by_place`: nats a token after so many tokens.
+/// * `kl_by_confidence`: KL(full || quantized), nats a token, where full precision's largest probability is so large.
+/// * `margin`: the share of questions whose right ending leads by so many nats at most, at every twentieth part of them.
+pub fn csv(frame: &Frame) -> Result<Option<String>> {
+    let first = columns(&["model", "recipe", "suite", "task"]);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(first.iter().map(|c| c.0).chain(["what", "from", "to", "value", "weight"]))?;
+    let mut some = false;
+    for (&record, detail) in &frame.details {
+        let Some(row) = frame.rows_of(record).first() else { continue };
+        let head: Vec<String> = first.iter().map(|(_, of)| of(frame, row)).collect();
+        let mut rows: Vec<(&str, f64, Option<f64>, f64, f64)> = Vec::new();
+        let all: f64 = detail.spread.iter().sum();
+        for (i, n) in detail.spread.iter().enumerate() {
+            let low = i as f64 * BIN;
+            let high = (i + 1 < BINS).then_some(low + BIN);
+            rows.push(("tokens_by_loss", low, high, n / all, *n));
+        }
+        for (k, [nll, tokens]) in detail.places.iter().enumerate().filter(|(_, bin)| bin[1] > 0.) {
+            let low = 2f64.powi(k as i32);
+            rows.push(("loss_by_place", low, Some(2. * low - 1.), nll / tokens, *tokens));
+        }
+        for (i, [kl, tokens]) in detail.confidence.iter().enumerate().filter(|(_, bin)| bin[1] > 0.) {
+            let low = i as f64 / 10.;
+            rows.push(("kl_by_confidence", low, Some((i + 1) as f64 / 10.), kl / tokens, *tokens));
+        }
+        let mut margins = detail.margins.clone();
+        margins.sort_by(f64::total_cmp);
+        for part in 0..=20u8 {
+            if margins.len() > 1 {
+                let share = f64::from(part) / 20.;
+                let at = percentile(&margins, share);
+                rows.push(("margin", at, Some(at), share, margins.len() as f64));
+            }
+        }
+        some |= !rows.is_empty();
+        for (what, low, high, value, weight) in rows {
+            let numbers = [Some(low), high, Some(value), Some(weight)].map(number);
+            writer.write_record(
+                head.iter().map(String::as_str).chain([what]).chain(numbers.iter().map(String::as_str)),
+            )?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|e| anyhow!("profiles.csv: {e}"))?;
+    Ok(some.then_some(String::from_utf8(bytes)?))
 }

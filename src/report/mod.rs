@@ -1,5 +1,5 @@
-//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `published.csv`,
-//! `table.md`, charts, `report.html`.
+//! Draws what a study found from its records and nothing else: `table.csv`, `parts.csv`, `paired.csv`, `profiles.csv`,
+//! `published.csv`, `table.md`, charts, `report.html`.
 //!
 //! The same records give the same bytes. This module never sees a model, nor the clock.
 pub mod answer;
@@ -65,6 +65,7 @@ pub fn draw(store: &Store) -> Result<Drawn> {
     for (name, text) in [
         ("parts.csv", table::parts(&frame)?),
         ("paired.csv", paired::csv(&frame)?),
+        ("profiles.csv", detail::csv(&frame)?),
         ("published.csv", beside),
     ] {
         match text {
