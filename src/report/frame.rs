@@ -410,7 +410,7 @@ fn tell_apart(
 }
 
 /// A name as a file's: lower-case letters, digits and single dashes; the last 80 of them.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         if c.is_ascii_alphanumeric() {

@@ -4,6 +4,7 @@
 pub mod charts;
 pub mod frame;
 pub mod html;
+pub mod inside;
 pub mod paired;
 mod plot;
 pub mod table;
