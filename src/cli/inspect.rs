@@ -97,10 +97,10 @@ impl Inspect {
             found.deviations.extend(deviations(&self.model, &made, &texts, &mut step)?);
             let mut last = 0;
             let mut step = |done: usize, of: usize| {
-                // A line for each tenth.
-                if done * 10 / of.max(1) > last {
-                    last = done * 10 / of.max(1);
-                    say!("{}: {done} of {of} measured alone, by {}", recipe.name, by.name());
+                // A line for each quarter.
+                if done * 4 / of.max(1) > last {
+                    last = done * 4 / of.max(1);
+                    say!("{}: {done} of {of} alone and without, by {}", recipe.name, by.name());
                 }
             };
             found.sensitivity.extend(sensitivity(&self.model, &made, &texts, by, &mut step)?);

@@ -48,7 +48,9 @@ pub fn effective_rank(x: &Tensor) -> Result<Option<f64>> {
     let dims = x.dims2()?;
     let values = eigenvalues(&gram(&numbers(&x)?, dims), dims.0);
     let Some(values) = values else { return Ok(None) };
-    let singular: Vec<f64> = values.iter().map(|v| v.max(0.).sqrt()).collect();
+    // What is below f64's noise is zero: its root would be no longer small.
+    let noise = values.last().map_or(0., |most| most * f64::EPSILON * dims.0 as f64);
+    let singular: Vec<f64> = values.iter().map(|v| if *v > noise { v.sqrt() } else { 0. }).collect();
     let sum: f64 = singular.iter().sum();
     if sum <= 0. {
         return Ok(None);

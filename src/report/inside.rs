@@ -159,7 +159,7 @@ impl Inside {
             Some(Some(0.)) => return format!("{recipe}: next tokens are those of full precision."),
             Some(Some(kl)) => format!("{recipe}: {} nats a token are lost", digits(kl, 3)),
             Some(None) => format!("{recipe}: its logits are no numbers"),
-            None => format!("{recipe}"),
+            None => recipe.to_string(),
         };
         let Some(first) = worst.first() else { return format!("{lost}.") };
         let place = match (first.cost, whole) {
@@ -292,7 +292,12 @@ impl Inside {
 }
 
 fn shown(x: Option<f64>) -> String {
-    x.map_or_else(|| "–".to_string(), |x| digits(x, 3))
+    match x {
+        None => "–".to_string(),
+        // Of channels, as many.
+        Some(x) if x.fract() == 0. && x.abs() < 1e6 => format!("{x:.0}"),
+        Some(x) => digits(x, 3),
+    }
 }
 
 /// For a terminal: the answers, then the tables.
@@ -447,7 +452,7 @@ impl Drawing<'_> {
         if panels.is_empty() {
             return Ok(None);
         }
-        let notes = vec!["The axis is logarithmic; what is 0 is not on it.".to_string()];
+        let notes = vec!["The axis is logarithmic; what is not above 0 is not on it.".to_string()];
         let (title, y_label) = (title.to_string(), y_label.to_string());
         let figure = Figure { title, notes, y_label, axis: Axis::Log, panels };
         figure.render(format!("inside-{name}-{}", self.stem)).map(Some)
@@ -492,26 +497,38 @@ impl Drawing<'_> {
         self.draw("spread", &title, "the most of a block's places", panels)
     }
 
-    /// What each place costs alone, and what is left without it.
+    /// What each place costs alone, and what sparing it saves: by block, or, where a place is of all blocks, place by place.
     fn sensitivity(&self, recipe: &str) -> Result<Option<Picture>> {
+        let all: Vec<&Sensitivity> = (self.inside.sensitivity(self.model, recipe))
+            .filter(|s| s.by != "model" && (s.block.is_some() || s.by == "role"))
+            .collect();
+        let whole = self.inside.whole(self.model, recipe).flatten();
+        let saved = |s: &Sensitivity| Some(whole? - s.without?);
         let mut sites: Vec<&str> = Vec::new();
-        for s in self.inside.sensitivity(self.model, recipe).filter(|s| s.block.is_some()) {
+        for s in &all {
             if !sites.contains(&s.site.as_str()) {
                 sites.push(&s.site);
             }
         }
-        let panel = |title: &str, value: fn(&Sensitivity) -> Option<f64>| {
+        let level = || whole.filter(|kl| *kl > 0.).map(|kl| (kl, None));
+        let of = |value: &dyn Fn(&Sensitivity) -> Option<f64>, title: &str, look: usize| {
+            if all.iter().any(|s| s.by == "role") {
+                let places = sites.iter().enumerate().map(|(at, site)| {
+                    let own = all.iter().find(|s| s.site == **site);
+                    (u16::try_from(at).ok(), own.and_then(|s| value(s)))
+                });
+                let series = Self::line(title, look, places).into_iter().collect();
+                let ticks = sites.iter().map(|s| one_line(s)).collect();
+                return Panel { x_label: "place".into(), ticks, ..self.panel(title, series) };
+            }
             let lines = sites.iter().enumerate().filter_map(|(look, site)| {
-                let own = self.inside.sensitivity(self.model, recipe);
-                let own = own.filter(|s| s.block.is_some() && s.site == **site);
+                let own = all.iter().filter(|s| s.site == **site);
                 Self::line(site, look, own.map(|s| (s.block, value(s))))
             });
-            let mut panel = self.panel(title, lines.collect());
-            let whole = self.inside.whole(self.model, recipe).flatten();
-            panel.levels.extend(whole.filter(|kl| *kl > 0.).map(|kl| (kl, None)));
-            panel
+            self.panel(title, lines.collect())
         };
-        let panels = vec![panel("this alone", |s| s.only), panel("all but this", |s| s.without)];
+        let mut panels = vec![of(&|s| s.only, "this alone", 0), of(&saved, "saved by sparing it", 1)];
+        panels.iter_mut().for_each(|panel| panel.levels.extend(level()));
         let title = format!("Which places cost {} most in {}?", self.title, one_line(recipe));
         self.draw(
             &format!("sensitivity-{}", slug(recipe)),
