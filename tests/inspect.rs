@@ -331,6 +331,34 @@ fn a_damaged_matrix_is_found() {
     assert_eq!((least.block, least.site.as_str()), (Some(3), "attn.k"));
 }
 
+/// What overflows is no number, is said to be none, and stands first.
+#[test]
+fn what_overflows_is_said() {
+    let (mut full, texts) = (builtin(), texts(2, 24));
+    let linear = full.blocks[2].linears.get_mut(&(None, Role::Down)).unwrap();
+    linear.weight = Weight::from((linear.weight.rows().unwrap() * 1e5).unwrap()).laid().unwrap();
+    let found = inspected(&full, &[Recipe::parse("fp16+w4").unwrap()], &texts, By::Site);
+    for (block, broken) in [(1, false), (2, true), (4, true)] {
+        assert_eq!(value(&found, block, "out", "accumulated_sqnr").is_none(), broken, "{block}");
+        assert_eq!(value(&found, block, "out", "cka").is_none(), broken, "{block}");
+    }
+    assert!(value(&found, 2, "ffn.down", "output_not_finite").unwrap() > 0.);
+    assert_eq!(found.sensitivity[0].only, None);
+    let inside = Inside::new(found);
+    assert!(
+        inside.answer("m", "fp16+w4").contains("its logits are no numbers"),
+        "{}",
+        inside.answer("m", "fp16+w4")
+    );
+    assert!(inside::text(&inside).contains("not a number"));
+    // Where nothing was measured alone, too.
+    let made = Made::new(&Recipe::parse("fp16+w4").unwrap(), &full, 32, &texts).unwrap();
+    let deviations = deviations("m", &made, &texts, &mut |_| ()).unwrap();
+    let inside = Inside::new(Inspection { deviations, ..Inspection::default() });
+    let first = &inside.worst("m", "fp16+w4")[0];
+    assert!(first.broken && first.name == "blocks.2.ffn.down", "{first:?}");
+}
+
 /// What a rewriting turns is compared where it stands: a rotated model's weights lose no more than rounding takes.
 #[test]
 fn rewritten_models_are_compared_in_their_own_basis() {
@@ -436,6 +464,19 @@ fn the_command() {
     assert_eq!(inside::text(&read), ran.out.trim_end());
     assert!(inside::read(&desk.path("m")).unwrap().is_none());
     assert!(!run("c", &["m"]).expect(0).out.contains("nats"));
+    // Another model beside it; and what is inspected anew takes the place of what was.
+    assert!(run("b", &["n", "--recipes", "w3", "--by", "none"]).expect(0).out.starts_with("n\n"));
+    run("b", &["m", "--recipes", "kv4"]).expect(0);
+    let both = Inspection::read(&desk.path("b")).unwrap().unwrap();
+    assert_eq!(
+        (both.models(), both.recipes("m"), both.recipes("n")),
+        (vec!["m", "n"], vec!["kv4"], vec!["w3"])
+    );
+    let page = desk.read("b/inspect.html");
+    assert!(page.contains("<h3>m</h3>") && page.contains("<h3>n</h3>") && page.matches("<svg ").count() == 5);
+    assert!(!desk.path("b/inside-sensitivity-w3-m.svg").exists());
+    desk.write("h/errors.csv", "not,a,table\n1,2,3\n");
+    run("h", &["m"]).expect(2).says(&["--out", "errors.csv"]);
     assert!(run("d", &["m", "--recipes", "w4", "--by", "role"]).expect(0).out.contains("| ffn.down"));
     // A study's recipes by name.
     desk.write(

@@ -7,8 +7,11 @@ use crate::{
     mistake::Blame,
     model::load,
     quant::{calibrate::Calibrate, recipe::Recipe},
-    report::{frame::slug, inside},
-    results::{inspection::Inspection, store::replace},
+    report::{
+        frame::slug,
+        inside::{self, Inside},
+    },
+    results::inspection::Inspection,
     study::{
         calibrate::{self, Text, USUAL},
         config::Study,
@@ -37,7 +40,7 @@ pub struct Inspect {
     /// A study file, or a built-in study's name, whose recipes `--recipes` may name; all of them where it names none
     #[arg(long, value_name = "STUDY")]
     study: Option<String>,
-    /// The folder for tables, charts and the page [default: results/inspect-MODEL]
+    /// The folder for tables, charts and the page; what it has of other models stays [default: results/inspect-MODEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// A perplexity task whose text is looked at [default: what recipes are calibrated with]
@@ -75,6 +78,7 @@ impl Inspect {
             .clone()
             .unwrap_or_else(|| PathBuf::from("results").join(format!("inspect-{}", slug(&self.model))));
         fs::create_dir_all(&out).with_context(|| format!("making `{}`", out.display())).blame("--out")?;
+        let before = Inspection::read(&out).blame("--out")?.unwrap_or_default();
         let usual = USUAL[usize::from(!self.model.starts_with("builtin:"))];
         let text = self.text(self.data.as_deref().unwrap_or(usual), Path::new(""), None, &progress)?;
         let texts = sample(&opened, &text, self.samples, self.tokens)?;
@@ -105,16 +109,12 @@ impl Inspect {
             };
             found.sensitivity.extend(sensitivity(&self.model, &made, &texts, by, &mut step)?);
         }
-        found.write(&out).blame("--out")?;
-        let inside = inside::Inside::new(found);
-        let pictures = inside::pictures(&inside)?;
-        for picture in &pictures {
-            replace(&out.join(format!("{}.svg", picture.name)), picture.svg.as_bytes())?;
-            replace(&out.join(format!("{}.png", picture.name)), &picture.png)?;
-        }
-        let page = out.join("inspect.html");
-        replace(&page, inside::page(&inside, &pictures).as_bytes())?;
-        out!("{}", inside::text(&inside));
+        // What was found now is said now; the folder may hold other models too.
+        let said = inside::text(&Inside::new(found.clone()));
+        let all = before.with(found);
+        all.write(&out).blame("--out")?;
+        let page = inside::draw(&Inside::new(all), &out).blame("--out")?;
+        out!("{said}");
         say!("{}", page.display());
         Ok(Exit::Fine)
     }

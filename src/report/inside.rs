@@ -8,14 +8,24 @@ use super::{
     plot::{Axis, Figure, Panel, Point, Series},
     table::digits,
 };
-use crate::results::inspection::{Inspection, Sensitivity, Statistic, What};
-use anyhow::Result;
+use crate::results::{
+    inspection::{Inspection, Sensitivity, Statistic, What},
+    store::replace,
+};
+use anyhow::{Context, Result};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use std::{fmt::Write as _, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 use wildmatch::WildMatch;
 
 /// Places in a table, at most.
 const PLACES: usize = 10;
+/// How names of charts begin.
+const OURS: &str = "inside-";
 /// Blocks that are named along an axis, at most.
 const TICKS: usize = 16;
 
@@ -383,6 +393,35 @@ pub fn page(inside: &Inside, pictures: &[Picture]) -> String {
     out + "</body>\n</html>\n"
 }
 
+/// Writes the charts and a page of its own into a folder; charts of an earlier inspection that this one does not have are removed.
+/// The page's path.
+///
+/// # Errors
+/// A chart that cannot be drawn, a folder that cannot be written.
+pub fn draw(inside: &Inside, dir: &Path) -> Result<PathBuf> {
+    let pictures = pictures(inside)?;
+    let mut keep = BTreeSet::new();
+    for picture in &pictures {
+        for (end, bytes) in [("svg", picture.svg.as_bytes()), ("png", &picture.png[..])] {
+            let name = format!("{}.{end}", picture.name);
+            replace(&dir.join(&name), bytes)?;
+            keep.insert(name);
+        }
+    }
+    let page_at = dir.join("inspect.html");
+    replace(&page_at, page(inside, &pictures).as_bytes())?;
+    let what = || format!("removing old charts from `{}`", dir.display());
+    for entry in fs::read_dir(dir).with_context(what)? {
+        let path = entry.with_context(what)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let drawn = name.starts_with(OURS) && (name.ends_with(".svg") || name.ends_with(".png"));
+        if drawn && !keep.contains(&name) {
+            fs::remove_file(&path).with_context(what)?;
+        }
+    }
+    Ok(page_at)
+}
+
 /// Charts: what adds up by block, what stands out by block, and what each place costs. None of a model without blocks.
 ///
 /// # Errors
@@ -455,7 +494,7 @@ impl Drawing<'_> {
         let notes = vec!["The axis is logarithmic; what is not above 0 is not on it.".to_string()];
         let (title, y_label) = (title.to_string(), y_label.to_string());
         let figure = Figure { title, notes, y_label, axis: Axis::Log, panels };
-        figure.render(format!("inside-{name}-{}", self.stem)).map(Some)
+        figure.render(format!("{OURS}{name}-{}", self.stem)).map(Some)
     }
 
     /// The share of hidden states that is lost after each block, by recipe.

@@ -138,6 +138,24 @@ impl Inspection {
         replace(&sensitivity, &text(&self.sensitivity, heads[2])?)
     }
 
+    /// With what another inspection found: its models take the place of theirs here, other models stay.
+    pub fn with(mut self, other: Inspection) -> Self {
+        let mut order: Vec<String> = self.models().into_iter().map(String::from).collect();
+        let new: Vec<String> = other.models().into_iter().map(String::from).collect();
+        order.extend(new.iter().filter(|m| !order.contains(m)).cloned().collect::<Vec<_>>());
+        let place = |model: &str| order.iter().position(|m| m == model);
+        self.statistics.retain(|s| !new.contains(&s.model));
+        self.deviations.retain(|d| !new.contains(&d.model));
+        self.sensitivity.retain(|s| !new.contains(&s.model));
+        self.statistics.extend(other.statistics);
+        self.deviations.extend(other.deviations);
+        self.sensitivity.extend(other.sensitivity);
+        self.statistics.sort_by_key(|s| place(&s.model));
+        self.deviations.sort_by_key(|d| place(&d.model));
+        self.sensitivity.sort_by_key(|s| place(&s.model));
+        self
+    }
+
     /// Models, in the order of their first line.
     pub fn models(&self) -> Vec<&str> {
         let all = (self.statistics.iter().map(|s| &s.model))
@@ -225,6 +243,13 @@ mod tests {
         all.write(folder.path()).unwrap();
         assert_eq!(Inspection::read(folder.path()).unwrap().as_ref(), Some(&all));
         assert_eq!((all.models(), all.recipes("m")), (vec!["a, \"b\"", "m"], vec!["w4"]));
+        // A model's lines take the place of its own.
+        let mut newer = Inspection { statistics: all.statistics.clone(), ..Inspection::default() };
+        newer.statistics[0].value = None;
+        let both = all.clone().with(newer.clone()).with(newer.clone());
+        assert_eq!((both.models(), both.statistics.as_slice()), (all.models(), newer.statistics.as_slice()));
+        assert_eq!(both.deviations, all.deviations);
+        assert_eq!(newer.clone().with(all.clone()).statistics, all.statistics);
         fs::write(folder.path().join(FILES[1]), "model,recipe,block,site,measure,value\nm,w4,x,a,b,1\n")
             .unwrap();
         let e = format!("{:#}", Inspection::read(folder.path()).unwrap_err());
