@@ -34,4 +34,6 @@ pub mod judge;
 
 pub mod study;
 
+pub mod inspect;
+
 pub mod cli;

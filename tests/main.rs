@@ -43,6 +43,8 @@ mod gguf;
 mod helps;
 /// Files from the Hub, against a server on loopback.
 mod hub;
+/// What quantization does inside a model.
+mod inspect;
 mod kit;
 /// Every protocol of perplexity, token by token.
 mod language;

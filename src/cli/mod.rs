@@ -11,6 +11,7 @@ macro_rules! say {
 }
 
 mod gate;
+mod inspect;
 mod judge;
 mod list;
 mod plan;
@@ -84,6 +85,8 @@ enum Verb {
     Gate(gate::Gate),
     /// Have the answers of dialogue tasks judged
     Judge(judge::Judge),
+    /// What quantization does inside a model: outliers, errors place by place, and which place costs most
+    Inspect(inspect::Inspect),
     /// What there is: families, methods, formats, tasks, metrics, charts, models, studies, published figures
     List(list::List),
 }
@@ -154,21 +157,25 @@ impl StudyArgs {
     }
 
     fn device(&self) -> Result<Device> {
-        let device = match self.device.as_str() {
-            "cpu" => return Ok(Device::Cpu),
-            "metal" => Device::new_metal(0),
-            other => match other.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(i)) => Device::new_cuda(i),
-                _ => mistake!("--device `{other}`; there are: cpu, cuda:0, metal"),
-            },
-        };
-        match device {
-            Ok(device) => Ok(device),
-            Err(e) => mistake!(
-                "--device `{}`: {e}; this needs such a device and a build with `--features cuda` or `metal`",
-                self.device
-            ),
-        }
+        device(&self.device)
+    }
+}
+
+/// What `--device` names.
+fn device(name: &str) -> Result<Device> {
+    let device = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "metal" => Device::new_metal(0),
+        other => match other.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(i)) => Device::new_cuda(i),
+            _ => mistake!("--device `{other}`; there are: cpu, cuda:0, metal"),
+        },
+    };
+    match device {
+        Ok(device) => Ok(device),
+        Err(e) => mistake!(
+            "--device `{name}`: {e}; this needs such a device and a build with `--features cuda` or `metal`"
+        ),
     }
 }
 
@@ -187,6 +194,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Report(verb) => verb.run(),
         Verb::Gate(verb) => verb.run(),
         Verb::Judge(verb) => verb.run(),
+        Verb::Inspect(verb) => verb.run(),
         Verb::List(verb) => verb.run(),
     };
     let exit = result.unwrap_or_else(|e| {
@@ -202,8 +210,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 /// `bitsweep study.toml` means `bitsweep run study.toml`.
 fn with_verb(mut args: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 11] =
-        ["run", "plan", "report", "gate", "judge", "list", "help", "-h", "--help", "-V", "--version"];
+    const KNOWN: [&str; 12] = [
+        "run",
+        "plan",
+        "report",
+        "gate",
+        "judge",
+        "inspect",
+        "list",
+        "help",
+        "-h",
+        "--help",
+        "-V",
+        "--version",
+    ];
     let verb = args.get(1).and_then(|a| a.to_str());
     if !verb.is_some_and(|v| KNOWN.contains(&v)) {
         args.insert(1.min(args.len()), "run".into());

@@ -70,7 +70,14 @@ impl Linear {
         self.product(&x, &entered, pass)
     }
 
-    fn turned(&self, x: &Tensor) -> Result<Tensor> {
+    /// The same of an input as an observer sees it: turned already, and not yet rounded.
+    pub fn after_turn(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let entered = self.enter(x, mode)?;
+        self.product(x, &entered, &mut Pass::new(mode, Vec::new()))
+    }
+
+    /// What an exact turn before the weight makes of an input; the input itself where there is none.
+    pub fn turned(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.turn {
             Some(turn) => turn.map(x)?,
             None => x.clone(),

@@ -83,8 +83,8 @@ pub fn apply(recipe: &Recipe, full: &Decoder, stored: u8, texts: &[Vec<u32>]) ->
     Ok(Quantized { sizes: maker.sizes(stored), decoder })
 }
 
-/// The model as a recipe has it before anything is cut off or rounded.
-pub(super) fn rewritten(recipe: &Recipe, full: &Decoder, texts: &[Vec<u32>]) -> Result<Decoder> {
+/// The model as a recipe has it before anything is cut off or rounded, in the recipe's precision.
+pub fn rewritten(recipe: &Recipe, full: &Decoder, texts: &[Vec<u32>]) -> Result<Decoder> {
     let mut maker = Maker::new(recipe, &full.spec, texts)?;
     let mut model = maker.rewritten_ends(full)?;
     maker.enter(full, &model)?;

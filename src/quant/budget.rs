@@ -9,32 +9,27 @@
 //! That is a multiple-choice knapsack. Steps along each group's lower convex hull are taken in the order of what they gain a bit, as
 //! far as the budget goes: the least there is, but for less than what one step gains (Sinha and Zoltners, 1979, section 2).
 use super::{
+    alone::{Group, Trace, divergence},
     apply::{rewritten, rounded_sites},
     grid::{Format, Grid},
     recipe::{Elsewhere, Recipe},
     weight::Weights,
 };
 use crate::{
-    float::{exp, log_sum_exp},
     mistake,
     model::{
-        block::{Block, Carried},
-        decoder::{Batch, Decoder},
+        block::Block,
+        decoder::Decoder,
         ops::Precision,
-        site::{Expert, Role, Site},
+        site::{Expert, Site},
         spec::DecoderSpec,
     },
-    tensor::{matmul::Weight, rows},
+    tensor::matmul::Weight,
 };
 use anyhow::Result;
-use candle_core::Tensor;
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// Logits that are in memory at a time.
-const ROWS: usize = 256;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -56,33 +51,6 @@ fn among() -> Vec<u8> {
 
 fn samples() -> usize {
     4
-}
-
-/// What shares its bits: a block's linears of one role, all its routed experts together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
-    block: u16,
-    expert: Option<Expert>,
-    role: Role,
-}
-
-impl Group {
-    fn of(site: Site) -> Option<Self> {
-        let expert = site.expert.map(|e| if e == Expert::Shared { e } else { Expert::Routed(0) });
-        Some(Self { block: site.block?, expert, role: site.role })
-    }
-
-    /// As a recipe names it.
-    fn pattern(self) -> String {
-        let site = Site::of(self.block, self.expert, self.role).to_string();
-        match self.expert {
-            Some(Expert::Routed(_)) => match site.rsplit_once(".0.") {
-                Some((part, what)) => format!("{part}.*.{what}"),
-                None => site,
-            },
-            _ => site,
-        }
-    }
 }
 
 /// One way to have a group: bits of all its matrices, and what is lost.
@@ -237,23 +205,16 @@ impl Budget {
     ) -> Result<Vec<Vec<f64>>> {
         let mut losses = vec![vec![0.; self.among.len()]; groups.len()];
         for text in texts {
-            let batch = Batch::new([text.as_slice()]);
-            let through =
-                |block: &Block, x: &Tensor| model.through(block, x, &batch, &mut Carried::default());
-            let mut states = vec![model.enter(&batch)?];
-            for block in &model.blocks {
-                states.push(through(block, &states[states.len() - 1])?);
-            }
-            let last = model.leave(states[model.blocks.len()].clone())?;
+            let trace = Trace::of(model, text)?;
             for ((group, sites), losses) in groups.iter().zip(&mut losses) {
                 let at = usize::from(group.block);
+                let mut other = model.clone();
                 for (bits, loss) in self.among.iter().zip(losses) {
-                    let block = rounded(&model.blocks[at], sites, &Self::with(weights, *bits).grid)?;
-                    let mut x = through(&block, &states[at])?;
-                    for block in &model.blocks[at + 1..] {
-                        x = through(block, &x)?;
-                    }
-                    *loss += divergence(model, &last, &model.leave(x)?)?;
+                    other.blocks[at] = rounded(&model.blocks[at], sites, &Self::with(weights, *bits).grid)?;
+                    let x = trace.resume(&other, Some(at))?;
+                    let lost = divergence((model, trace.last()), (&other, &x))?;
+                    // What overflows loses all there is.
+                    *loss += if lost.is_nan() { f64::INFINITY } else { lost };
                 }
             }
         }
@@ -297,34 +258,6 @@ fn rounded(block: &Block, sites: &[Site], grid: &Grid) -> Result<Block> {
         }
     }
     Ok(block)
-}
-
-/// `sum KL(p || q)` over the rows of hidden states `[tokens, width]`.
-fn divergence(model: &Decoder, full: &Tensor, other: &Tensor) -> Result<f64> {
-    let (tokens, vocab) = (full.dim(0)?, model.spec.vocab);
-    let mut sum = 0.;
-    for from in (0..tokens).step_by(ROWS) {
-        let logits = |x: &Tensor| -> Result<Tensor> {
-            let some = x.narrow(0, from, ROWS.min(tokens - from))?.contiguous()?;
-            Ok(model.logits(&some)?.to_device(&candle_core::Device::Cpu)?.contiguous()?)
-        };
-        let (p, q) = (logits(full)?, logits(other)?);
-        let each: Vec<f64> = rows::with(&p, |p| {
-            rows::with(&q, |q| p.par_chunks(vocab).zip(q.par_chunks(vocab)).map(|(p, q)| kl(p, q)).collect())
-        })??;
-        sum += each.iter().sum::<f64>();
-    }
-    Ok(sum)
-}
-
-/// `KL(p || q)` of two rows of logits, nats.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (of_p, of_q) = (log_sum_exp(p), log_sum_exp(q));
-    let each = p.iter().zip(q).map(|(p, q)| {
-        let (p, q) = (f64::from(*p) - of_p, f64::from(*q) - of_q);
-        f64::from(exp(p as f32)) * (p - q)
-    });
-    each.sum::<f64>().max(0.)
 }
 
 /// `bits by sensitivity: 2 for attn.q of blocks 0-3, 7; ...`

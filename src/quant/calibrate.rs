@@ -312,7 +312,8 @@ impl Bench {
         &self.batches
     }
 
-    fn stream(&self, which: Inputs) -> &[Tensor] {
+    /// Hidden states before the next block, a tensor a batch.
+    pub fn stream(&self, which: Inputs) -> &[Tensor] {
         let own = match which {
             Inputs::Full => &self.full,
             Inputs::Quantized => &self.quantized,

@@ -9,6 +9,7 @@
 //! ```
 //! [`grid`] is the one place where a value is rounded. What a method must see of a text, [`calibrate`] shows it.
 pub mod acts;
+pub mod alone;
 pub mod apply;
 pub mod budget;
 pub mod calibrate;

@@ -8,6 +8,7 @@ pub mod charts;
 mod detail;
 pub mod frame;
 pub mod html;
+pub mod inside;
 pub mod paired;
 pub mod plot;
 pub mod table;
@@ -47,11 +48,19 @@ pub fn draw(store: &Store) -> Result<Drawn> {
     }
     let table = table::markdown(&frame);
     let published = published::beside::beside(&frame.records)?;
-    let sections = [html::Section {
-        id: "published",
-        title: "Beside published figures",
-        html: beside::section(&published),
-    }];
+    // What `inspect` left in the same folder.
+    let inside = match inside::read(store.dir())? {
+        Some(inside) => inside::with_charts(&inside, &inside::pictures(&inside)?),
+        None => String::new(),
+    };
+    let sections = [
+        html::Section {
+            id: "published",
+            title: "Beside published figures",
+            html: beside::section(&published),
+        },
+        html::Section { id: "inside", title: "Inside the model", html: inside },
+    ];
     let page = html::page(&frame, &pictures, &sections);
     let mut files = Vec::new();
     let mut write = |name: String, bytes: &[u8]| -> Result<()> {

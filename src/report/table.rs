@@ -401,7 +401,7 @@ pub fn fitted(value: f64, stderr: Option<f64>) -> (String, String) {
 }
 
 /// A number to so many significant digits.
-fn digits(x: f64, significant: i32) -> String {
+pub fn digits(x: f64, significant: i32) -> String {
     if x == 0. {
         return "0".to_owned();
     }

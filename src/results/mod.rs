@@ -2,6 +2,7 @@
 //!
 //! Records outlive the program that wrote them, so this module knows no other's types: a record says everything in
 //! plain words and numbers, and [`SCHEMA`] is raised when their meaning changes.
+pub mod inspection;
 pub mod items;
 pub mod parts;
 pub mod rule;

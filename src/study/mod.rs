@@ -1,6 +1,6 @@
 //! A study: models x recipes x tasks. [`config`] reads it, [`sweep`] turns lists into axes, [`plan`] says what would run,
 //! [`run`] runs it, and [`engine`] is the model that evaluators ask; where a model does not fit memory, [`walk`] takes its place.
-mod calibrate;
+pub mod calibrate;
 pub mod config;
 pub mod engine;
 pub mod evaluate;

@@ -1,12 +1,12 @@
-//! Factors of a symmetric matrix, in f64: what second-order methods ask of a Hessian.
+//! Factors of a symmetric matrix, in f64: what second-order methods ask of a Hessian; singular values of any.
 //!
 //! The factorizations are faer's. Work is cut into [`PARTS`] whatever the machine has, so that no number of threads moves a
 //! bit.
 use faer::{
-    Auto, Mat, MatMut, Par, Spec,
+    Accum, Auto, Mat, MatMut, MatRef, Par, Spec,
     diag::Diag,
     dyn_stack::{MemBuffer, MemStack},
-    linalg::{cholesky::llt::factor, svd, triangular_inverse::invert_lower_triangular},
+    linalg::{cholesky::llt::factor, evd, matmul::matmul, svd, triangular_inverse::invert_lower_triangular},
 };
 use rayon::prelude::*;
 
@@ -63,6 +63,35 @@ pub fn leading(m: &[f64], (rows, cols): (usize, usize), rank: usize) -> Option<(
     Some((left, right))
 }
 
+/// `X X^T [rows, rows]` of a matrix `[rows, cols]`.
+pub fn gram(x: &[f64], (rows, cols): (usize, usize)) -> Vec<f64> {
+    let mut out = vec![0f64; rows * rows];
+    if rows > 0 && cols > 0 && x.len() == rows * cols {
+        let x = MatRef::from_row_major_slice(x, rows, cols);
+        let to = MatMut::from_column_major_slice_mut(&mut out, rows, rows);
+        matmul(to, Accum::Replace, x, x.transpose(), 1., Par::rayon(PARTS));
+    }
+    out
+}
+
+/// Eigenvalues of a symmetric matrix `[n, n]`, rising. `None` where it has numbers that are none.
+pub fn eigenvalues(h: &[f64], n: usize) -> Option<Vec<f64>> {
+    if h.len() != n * n || !h.iter().all(|x| x.is_finite()) {
+        return None;
+    }
+    let par = Par::rayon(PARTS);
+    let params = Spec::<evd::SelfAdjointEvdParams, f64>::new(Auto::<f64>::auto());
+    let scratch = evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::No, par, params);
+    let mut memory = MemBuffer::try_new(scratch).ok()?;
+    let mut values = Diag::zeros(n);
+    let h = MatRef::from_column_major_slice(h, n, n);
+    let stack = MemStack::new(&mut memory);
+    evd::self_adjoint_evd(h, values.as_mut(), None, par, stack, params).ok()?;
+    let mut values: Vec<f64> = (0..n).map(|i| values[i]).collect();
+    values.sort_by(f64::total_cmp);
+    Some(values)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +142,28 @@ mod tests {
             pool.install(|| inverse_upper(h.clone(), 300).unwrap())
         };
         assert!([2, 3, 7].into_iter().all(|n| with(n) == with(1)));
+        let spectrum = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let g = gram(&h, (300, 300));
+                (eigenvalues(&g, 300).unwrap(), g)
+            })
+        };
+        assert!([2, 3, 7].into_iter().all(|n| spectrum(n) == spectrum(1)));
+    }
+
+    #[test]
+    fn products_and_spectra() {
+        let (x, h) = ([1., 2., 3., 4., 5., 6.], symmetric(40));
+        assert_eq!(gram(&x, (2, 3)), [14., 32., 32., 77.]);
+        assert_eq!(gram(&x, (3, 2)), [5., 11., 17., 11., 25., 39., 17., 39., 61.]);
+        assert_eq!(gram(&[], (2, 0)), [0.; 4]);
+        let values = eigenvalues(&h, 40).unwrap();
+        let (trace, squares) =
+            ((0..40).map(|i| h[i * 41]).sum::<f64>(), h.iter().map(|x| x * x).sum::<f64>());
+        assert!((values.iter().sum::<f64>() / trace - 1.).abs() < 1e-12);
+        assert!((values.iter().map(|v| v * v).sum::<f64>() / squares - 1.).abs() < 1e-12);
+        assert!(eigenvalues(&[], 0).unwrap().is_empty());
+        assert!(eigenvalues(&[f64::NAN], 1).is_none() && eigenvalues(&[1.], 2).is_none());
     }
 }

@@ -55,20 +55,14 @@ pub fn page(frame: &Frame, pictures: &[Picture], sections: &[Section]) -> String
         1..=3 => format!("What quantization costs {}", models.join(", ")),
         n => format!("What quantization costs {n} models"),
     };
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
-         <header>\n<h1>{}</h1>\n<p class=\"soft\">{}</p>\n{}</header>\n",
-        escape(&title),
-        include_str!("page.css"),
+    let header = format!(
+        "<h1>{}</h1>\n<p class=\"soft\">{}</p>\n{}",
         escape(&title),
         escape(&summary(frame)),
         badges(frame)
     );
     if frame.records.is_empty() {
-        out.push_str("<main>\n<p>No cell has finished yet.</p>\n</main>\n</body>\n</html>\n");
-        return out;
+        return whole(&title, &header, "<main>\n<p>No cell has finished yet.</p>\n</main>\n");
     }
     let mut parts: Vec<(&str, &str, String)> = vec![
         ("answer", "The answer", answer::section(frame)),
@@ -90,14 +84,26 @@ pub fn page(frame: &Frame, pictures: &[Picture], sections: &[Section]) -> String
     parts.push(("again", "Run it again", run::again(frame)));
     parts.push(("reading", "How to read this", READING.to_owned()));
     parts.retain(|(.., html)| !html.is_empty());
-    out.push_str("<nav aria-label=\"Contents\">");
+    let mut out = "<nav aria-label=\"Contents\">".to_owned();
     for (id, name, _) in &parts {
         let _ = write!(out, "<a href=\"#{id}\">{}</a>", escape(name));
     }
     out.push_str("</nav>\n<main>\n");
     parts.iter().for_each(|(.., html)| out.push_str(html));
-    let _ = write!(out, "</main>\n<script>\n{}</script>\n</body>\n</html>\n", include_str!("page.js"));
-    out
+    whole(&title, &header, &(out + "</main>\n"))
+}
+
+/// A page around its content, with all that it needs.
+pub fn whole(title: &str, header: &str, content: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
+         <header>\n{header}</header>\n{content}<script>\n{}</script>\n</body>\n</html>\n",
+        escape(title),
+        include_str!("page.css"),
+        include_str!("page.js")
+    )
 }
 
 /// A cell of a table: a class, what it sorts by (a number, or nothing where its text will do), and its content.
@@ -175,7 +181,8 @@ fn charts(pictures: &[Picture]) -> String {
     out + "</section>\n"
 }
 
-fn figure(picture: &Picture, named: bool) -> String {
+/// A picture in a page; `named`: with its title below.
+pub fn figure(picture: &Picture, named: bool) -> String {
     let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(&picture.title));
     let caption =
         if named { format!("<figcaption>{}</figcaption>\n", escape(&picture.title)) } else { String::new() };

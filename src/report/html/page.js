@@ -46,7 +46,8 @@
   }
 
   // All numbers, a piece at a time.
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const kept = document.getElementById("data");
+  const data = kept ? JSON.parse(kept.textContent) : { head: [], numeric: [], rows: [] };
   const PIECE = 400;
   const table = make("table", { className: "all" });
   const row = table.createTHead().insertRow();
@@ -90,7 +91,7 @@
   wide.append(table);
   const tools = make("div", { className: "tools" });
   tools.append(more, found);
-  document.getElementById("all").append(wide, tools);
+  if (kept) document.getElementById("all").append(wide, tools);
   again();
 
   // One filter for all tables: every word must stand somewhere in a row, or in what its table is called.
