@@ -7,7 +7,7 @@ use bitsweep::{
     report::{
         self,
         answer::{self, Kind},
-        charts::{CHARTS, across, agreement, heat, inside, pareto, radar, scaling},
+        charts::{CHARTS, across, agreement, heat, inside, pareto, radar, scaling, storage},
         frame::Frame,
         plot::Place,
     },
@@ -175,7 +175,7 @@ fn a_single_model_has_no_charts_over_models() {
     }
     let frame = Frame::read(&store).unwrap();
     for chart in CHARTS {
-        let over_models = ["heat", "spread", "scaling", "pareto", "ranks"].contains(&chart.name());
+        let over_models = ["heat", "spread", "scaling", "pareto", "ranks", "storage"].contains(&chart.name());
         assert!(!over_models || chart.draw(&frame).unwrap().is_empty(), "{}", chart.name());
     }
 }
@@ -192,6 +192,17 @@ fn fields_hold_what_is_kept() {
     assert!((lost - (10. / 36.) / 0.5).abs() < 1e-9);
     let emergent = &heat::fields(&frame, "emergent")[0];
     assert_eq!(emergent.cells[0][2], Place::Failed);
+    // One failed, one finished: the number stands, and says that it is not of all.
+    let dir = tempfile::tempdir().unwrap();
+    let store = study(dir.path());
+    let (mut one, items) = done(record("zz", MODELS[0].0, "w2", "more", ACC), &right("1111"));
+    one.task.ability = "emergent".into();
+    store.push(&one, &items).unwrap();
+    let (mut full, items) = done(record("zy", MODELS[0].0, "full", "more", ACC), &right("1111"));
+    full.task.ability = "emergent".into();
+    store.push(&full, &items).unwrap();
+    let emergent = &heat::fields(&Frame::read(&store).unwrap(), "emergent")[0];
+    assert_eq!(emergent.cells[0][2], Place::At(0., "100.0 !".into()));
 }
 
 #[test]
@@ -227,6 +238,18 @@ fn fronts_are_what_no_other_beats() {
     // Five models with a line each, and the front; a divergence has none.
     assert_eq!(facts.lines.len(), MODELS.len() + 1);
     assert!(panes.iter().all(|(_, p)| p.title != "drift"));
+}
+
+#[test]
+fn the_same_bytes_buy_a_small_model_or_a_large_one_in_few_bits() {
+    let (_dir, frame) = frame();
+    let all = storage::budgets(&frame);
+    let (.., budgets) = all.iter().find(|(f, t, ..)| f == "llama" && t == "facts").unwrap();
+    // 1B is 2 MB by the builder, in which 7B takes 1.75 in two bits and 13B 3.25; 7B is 14, and 13B 13 in eight.
+    let names: Vec<Vec<&str>> =
+        budgets.iter().map(|b| b.members.iter().map(|m| m.name.as_str()).collect()).collect();
+    assert_eq!(names, [vec!["a-1b full", "a-7b w2"], vec!["a-7b full", "a-13b w8"]]);
+    assert!(budgets[0].members[0].bits > budgets[0].members[1].bits);
 }
 
 #[test]
@@ -290,6 +313,8 @@ fn details_are_sums_over_items() {
     let bins: Vec<(f64, f64)> = inside::confidence(of(3, 2), of(0, 2)).iter().map(|d| (d.x, d.y)).collect();
     assert_eq!(bins.len(), 2);
     assert!((bins[0].1 - 0.25).abs() < 1e-12 && (bins[1].1 - 0.01 / 12.).abs() < 1e-12);
+    // Every item alike: their difference has no spread.
+    assert!(inside::places(w2, full).iter().all(|d| d.error == Some(0.)));
     // 26 of 40 lead by more than nothing.
     let margins = inside::margins(of(2, 0), of(0, 0));
     let wrong = margins.iter().filter(|d| d.x < 0.).map(|d| d.y).fold(0., f64::max);

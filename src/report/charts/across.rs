@@ -1,6 +1,8 @@
 //! Over many models: how far the best and the worst are apart under a recipe, whether tasks rank models alike, and scores by the
 //! parts of a task.
-use super::{Chart, Frame, Group, Picture, Swept, one_line, plain_or, short, slug, stem, sweep, swept};
+use super::{
+    Chart, Frame, Group, Picture, Swept, not_all, one_line, plain_or, short, slug, stem, sweep, swept,
+};
 use crate::report::{
     answer::{abilities, left},
     plot::{Axis, Figure, Heat, Panel, Place, Point, Series},
@@ -16,6 +18,10 @@ pub struct Curves;
 
 /// Lines of a panel, at most.
 const LINES: usize = 7;
+/// Panels of a picture, at most.
+const PANELS: usize = 6;
+/// Tasks of a matrix, at most.
+const TASKS: usize = 8;
 /// Parts of a picture, at most: more are no axis.
 const PARTS: usize = 30;
 
@@ -51,7 +57,9 @@ impl Chart for Spread {
             }
             let abilities = abilities(frame);
             let mut panels = Vec::new();
-            for (stem, ticks) in stems.into_iter().filter(|(_, ticks)| ticks.len() > 1).take(6) {
+            stems.retain(|(_, ticks)| ticks.len() > 1);
+            let methods = stems.len();
+            for (stem, ticks) in stems.into_iter().take(PANELS) {
                 let mut series = Vec::new();
                 for (look, ability) in abilities.iter().enumerate() {
                     let mut points = Vec::new();
@@ -80,10 +88,12 @@ impl Chart for Spread {
             }
             let figure = Figure {
                 title: format!("How far apart are the best and the worst model? Quantized: {what}"),
-                notes: vec![format!(
+                notes: std::iter::once(format!(
                     "Means over {} models; bars reach from the worst to the best of them.",
                     frame.groups.len()
-                )],
+                ))
+                .chain(not_all(methods.min(PANELS), methods, "methods"))
+                .collect(),
                 y_label: "% of full precision".to_owned(),
                 axis: Axis::Percent,
                 panels,
@@ -116,7 +126,7 @@ impl Chart for Ranks {
         "Do tasks rank models alike, and still alike when quantized?"
     }
     fn draw(&self, frame: &Frame) -> Result<Vec<Picture>> {
-        let Some(Ranking { recipe: label, tasks: names, matrix }) = ranks(frame) else {
+        let Some(Ranking { recipe: label, tasks: names, known, matrix }) = ranks(frame) else {
             return Ok(Vec::new());
         };
         let name = |i: usize| {
@@ -126,9 +136,11 @@ impl Chart for Ranks {
         let all: Vec<String> = (0..2 * names.len()).map(name).collect();
         let heat = Heat {
             title: format!("Do tasks rank models alike, and still alike under {}?", one_line(&label)),
-            notes: vec![
+            notes: std::iter::once(
                 "Spearman's correlation of first metrics over models; darker is less alike.".to_owned(),
-            ],
+            )
+            .chain(not_all(names.len(), known, "tasks"))
+            .collect(),
             columns: all.clone(),
             rows: all,
             cells: matrix
@@ -151,6 +163,8 @@ pub struct Ranking {
     pub recipe: String,
     /// Tasks of at least four models.
     pub tasks: Vec<String>,
+    /// How many such tasks there are.
+    pub known: usize,
     /// Of those tasks' scores at full precision, then under the recipe.
     pub matrix: Vec<Vec<Option<f64>>>,
 }
@@ -193,7 +207,8 @@ pub fn ranks(frame: &Frame) -> Option<Ranking> {
             }
         }
     }
-    names.truncate(8);
+    let known = names.len();
+    names.truncate(TASKS);
     if names.len() < 2 {
         return None;
     }
@@ -203,7 +218,7 @@ pub fn ranks(frame: &Frame) -> Option<Ranking> {
     };
     let columns: Vec<Vec<Option<f64>>> = (0..2 * names.len()).map(column).collect();
     let matrix = columns.iter().map(|a| columns.iter().map(|b| spearman(a, b)).collect()).collect();
-    Some(Ranking { recipe: label, tasks: names, matrix })
+    Some(Ranking { recipe: label, tasks: names, known, matrix })
 }
 
 /// Spearman's rank correlation over places where both are known, equals sharing their mean rank. `None` for fewer than four, or
@@ -254,10 +269,9 @@ impl Chart for Curves {
                 let name = one_line(&group.tasks[task].label);
                 let figure = Figure {
                     title: format!("Where does {} lose? {name}", short(&group.title)),
-                    notes: vec![
-                        "The score of each part of the task, in percent. Bars: ± 1 standard error."
-                            .to_owned(),
-                    ],
+                    notes: vec![format!(
+                        "The score of each part of the task, in percent; {LINES} lines a panel at most. Bars: ± 1 standard error."
+                    )],
                     y_label: "score, %".to_owned(),
                     axis: Axis::Percent,
                     panels,

@@ -59,7 +59,8 @@ pub fn fields(frame: &Frame, ability: &str) -> Vec<Heat> {
             if let Some(left) = left(frame, group, r).get(ability) {
                 // Half of it lost is as dark as all of it: what matters is decided before.
                 let lost = ((1. - left.kept) / 0.5).clamp(0., 1.);
-                cells[at] = Place::At(lost, format!("{:.1}", 100. * left.kept));
+                let mark = if failed { " !" } else { "" };
+                cells[at] = Place::At(lost, format!("{:.1}{mark}", 100. * left.kept));
             } else if failed {
                 cells[at] = Place::Failed;
             }
@@ -78,7 +79,7 @@ pub fn fields(frame: &Frame, ability: &str) -> Vec<Heat> {
         .map(|used| Heat {
             title: format!("Which models bear which recipes? {}", one_line(ability)),
             notes: vec![
-                "Percent of full precision, on average over the ability's tasks; darker is more lost. Crosses: a cell failed."
+                "Percent of full precision, on average over the ability's tasks; darker is more lost. Crosses: nothing finished; !: not all did."
                     .to_owned(),
             ],
             columns: used.iter().map(|&c| columns[c].clone()).collect(),

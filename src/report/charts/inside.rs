@@ -1,5 +1,5 @@
 //! What items say beyond a score: how losses are spread, where in a window they grow, which predictions moved, which margins shrank.
-use super::{Chart, Frame, Group, Picture, one_line, short};
+use super::{Chart, Frame, Group, Picture, not_all, one_line, short};
 use crate::report::{
     detail::{BIN, Detail},
     plot::{Dot, Line, Pane, Plane, Run, Way},
@@ -31,7 +31,7 @@ impl Chart for Losses {
             Some((
                 Plane {
                     title: format!("Which tokens pay: all a little, or a few a lot? {}", short(&group.title)),
-                    notes: vec!["Share of scored tokens by their loss, in bins of a quarter of a nat; the last bin is open.".to_owned()],
+                    notes: vec!["Share of scored tokens by their loss, in bins of a quarter of a nat; the last is open. Errors: profiles.csv.".to_owned()],
                     x: Way { label: "loss of a token, nats".to_owned(), log: false, level: None },
                     y: Way { label: "share of tokens".to_owned(), log: true, level: None },
                     panes,
@@ -82,7 +82,7 @@ impl Chart for Confidence {
             Some((
                 Plane {
                     title: format!("Do sure predictions move, or only doubtful ones? {}", short(&group.title)),
-                    notes: vec!["KL(full || quantized), nats a token, by full precision's largest probability, in ten bins.".to_owned()],
+                    notes: vec!["KL(full || quantized), nats a token, by full precision's largest probability, in ten bins. Bars: ± 1 standard error.".to_owned()],
                     x: Way { label: "full precision's largest probability".to_owned(), log: false, level: None },
                     y: Way { label: "KL, nats a token".to_owned(), log: true, level: None },
                     panes,
@@ -123,7 +123,9 @@ impl Chart for Margins {
 fn each(frame: &Frame, plane: impl Fn(&Group) -> Option<(Plane, &'static str)>) -> Result<Vec<Picture>> {
     let mut out = Vec::new();
     for group in &frame.groups {
-        let Some((plane, name)) = plane(group).filter(|(p, _)| !p.panes.is_empty()) else { continue };
+        let Some((mut plane, name)) = plane(group).filter(|(p, _)| !p.panes.is_empty()) else { continue };
+        let most = plane.panes.iter().map(|p| p.lines.len()).max().unwrap_or(0);
+        plane.notes.extend(not_all(most, group.recipes.len(), "recipes, those of fewest bits"));
         out.push(plane.render(format!("{name}-{}", group.slug))?);
     }
     Ok(out)
@@ -164,28 +166,30 @@ fn panes(frame: &Frame, group: &Group, full: bool, dots: fn(&Detail, &Detail) ->
     out
 }
 
-fn dot(x: f64, y: f64) -> Dot {
-    Dot { x, y, error: None, name: String::new() }
+fn dot(x: f64, y: f64, error: Option<f64>) -> Dot {
+    Dot { x, y, error, name: String::new() }
 }
 
 /// Share of tokens by loss.
 pub fn spread(detail: &Detail, _: &Detail) -> Vec<Dot> {
     let all: f64 = detail.spread.iter().sum();
-    detail.spread.iter().enumerate().map(|(i, n)| dot(i as f64 * BIN, n / all)).collect()
+    detail.spread.iter().enumerate().map(|(i, n)| dot(i as f64 * BIN, n / all, None)).collect()
 }
 
 /// Loss above full precision's, in the middle of each bin of places.
 pub fn places(detail: &Detail, full: &Detail) -> Vec<Dot> {
     let both = detail.places.iter().zip(&full.places).enumerate();
     both.filter(|(_, (a, b))| a[1] > 0. && b[1] > 0.)
-        .map(|(k, (a, b))| dot(1.5 * 2f64.powi(k as i32), a[0] / a[1] - b[0] / b[1]))
+        .map(|(k, (a, b))| {
+            dot(1.5 * 2f64.powi(k as i32), a[0] / a[1] - b[0] / b[1], detail.place_error_from(full, k))
+        })
         .collect()
 }
 
 /// KL by confidence.
 pub fn confidence(detail: &Detail, _: &Detail) -> Vec<Dot> {
     let bins = detail.confidence.iter().enumerate().filter(|(_, bin)| bin[1] > 0.);
-    bins.map(|(i, bin)| dot((i as f64 + 0.5) / 10., bin[0] / bin[1])).collect()
+    bins.map(|(i, bin)| dot((i as f64 + 0.5) / 10., bin[0] / bin[1], detail.confidence_error(i))).collect()
 }
 
 /// The share of questions whose lead is below each.
@@ -195,5 +199,5 @@ pub fn margins(detail: &Detail, _: &Detail) -> Vec<Dot> {
     let n = sorted.len() as f64;
     // A hundred steps show a curve; more only grow the file.
     let step = sorted.len().div_ceil(100).max(1);
-    sorted.iter().enumerate().step_by(step).map(|(i, m)| dot(*m, (i + 1) as f64 / n)).collect()
+    sorted.iter().enumerate().step_by(step).map(|(i, m)| dot(*m, (i + 1) as f64 / n, None)).collect()
 }

@@ -12,6 +12,7 @@ pub mod pareto;
 pub mod radar;
 pub mod scaling;
 mod size;
+pub mod storage;
 mod weights;
 
 use super::{
@@ -28,6 +29,7 @@ pub static CHARTS: &[&dyn Chart] = &[
     &across::Spread,
     &scaling::Scaling,
     &pareto::Pareto,
+    &storage::Storage,
     &across::Ranks,
     &weights::Weights,
     &size::Size,
@@ -159,6 +161,11 @@ fn sweep(frame: &Frame, group: &Group, kind: Swept) -> Option<Sweep> {
     // The plain notation first, others as the study names them.
     lines.sort_by_key(|(stem, line)| (!stem.is_empty(), line.iter().map(|p| p.0).min()));
     (!ticks.is_empty()).then_some(Sweep { ticks, lines })
+}
+
+/// A note where a picture shows not all there is.
+fn not_all(shown: usize, all: usize, what: &str) -> Option<String> {
+    (shown < all).then(|| format!("Drawn are {shown} of {all} {what}; all are in the tables."))
 }
 
 /// What a line of a stem is called where there are several.

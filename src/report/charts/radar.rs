@@ -1,7 +1,7 @@
 //! What stays of each ability, a polygon a recipe: where a model's shape shrinks first.
 //!
 //! Radius: `max(0, (value - chance) / (full - chance))`, as "Evaluating Quantized Large Language Models" draws it.
-use super::{Chart, Frame, Group, Picture, Swept, one_line, short, swept};
+use super::{Chart, Frame, Group, Picture, Swept, not_all, one_line, short, swept};
 use crate::report::{answer::abilities, plot::Radar};
 use anyhow::Result;
 
@@ -47,7 +47,11 @@ pub fn above_chance(frame: &Frame, group: &Group, recipe: usize, task: usize) ->
     match chance.filter(|_| higher) {
         Some(chance) => {
             let (value, full) = (row.value?, row.full?);
-            (full > chance).then(|| ((value - chance) / (full - chance)).max(0.))
+            // As in the answer: what full precision cannot do, nobody can lose.
+            let base = (0..group.recipes.len()).filter_map(|r| group.cell(r, task));
+            let base = base.filter_map(|cell| frame.rows_of(cell).get(metric)).find(|row| row.is_full);
+            let error = base.and_then(|row| row.stderr).unwrap_or(0.);
+            (full > chance + 2. * error).then(|| ((value - chance) / (full - chance)).max(0.))
         }
         None => Some(frame.kept(row)?.share),
     }
@@ -55,10 +59,11 @@ pub fn above_chance(frame: &Frame, group: &Group, recipe: usize, task: usize) ->
 
 /// A star's data: abilities where there are three or more, else tasks.
 pub fn star(frame: &Frame, group: &Group, kind: Swept, what: &str) -> Option<Radar> {
-    let recipes: Vec<usize> = (0..group.recipes.len())
+    let mut recipes: Vec<usize> = (0..group.recipes.len())
         .filter(|&r| swept(&frame.records[group.recipes[r].record].recipe) == Some(kind))
-        .take(RINGS)
         .collect();
+    let tried = recipes.len();
+    recipes.truncate(RINGS);
     let task_of = |ability: &str, task: usize| {
         let info = &frame.records[group.tasks[task].record].task;
         info.ability == ability || info.ability.is_empty() && info.name == ability
@@ -88,10 +93,13 @@ pub fn star(frame: &Frame, group: &Group, kind: Swept, what: &str) -> Option<Rad
     };
     Some(Radar {
         title: format!("Which ability goes first under {what}? {}", short(&group.title)),
-        notes: vec![
-            "Outer ring: full precision; centre: what a guess scores. A mean over an ability's tasks."
+        notes: std::iter::once(
+            "Outer ring: full precision; centre: what a guess scores, or nothing left where there is no guess. A mean over an \
+             ability's tasks."
                 .to_owned(),
-        ],
+        )
+        .chain(not_all(recipes.len(), tried, "recipes"))
+        .collect(),
         rings: recipes.iter().map(ring).collect(),
         axes: axes.into_iter().map(|a| a.0).collect(),
     })

@@ -1,5 +1,5 @@
 //! Does size help? What a width costs against a model's parameters (k-bit scaling: Dettmers and Zettlemoyer, 2023).
-use super::{Chart, Frame, Picture, Swept, one_line, swept};
+use super::{Chart, Frame, Picture, Swept, not_all, one_line, swept};
 use crate::report::{
     answer::{abilities, left},
     plot::{Dot, Line, Pane, Plane, Run, Way},
@@ -27,12 +27,18 @@ impl Chart for Scaling {
             (Swept::Kv, "the KV cache", "kv"),
         ] {
             let panes = panes(frame, kind);
+            let tried = labels(frame, kind).len();
             if panes.is_empty() {
                 continue;
             }
             let plane = Plane {
                 title: format!("Do larger models bear fewer bits? Quantized: {what}"),
-                notes: vec!["A colour a recipe, a point a model; lines join the sizes of a family. Bars: ± 1 standard error.".to_owned()],
+                notes: std::iter::once(
+                    "A colour a recipe, a point a model; lines join the sizes of a family. Bars: ± 1 standard error."
+                        .to_owned(),
+                )
+                .chain(not_all(tried.min(LINES), tried, "recipes"))
+                .collect(),
                 x: Way { label: "parameters, billions".to_owned(), log: true, level: None },
                 y: Way { label: "% of full precision".to_owned(), log: false, level: Some(100.) },
                 panes,
@@ -43,8 +49,8 @@ impl Chart for Scaling {
     }
 }
 
-/// A panel an ability.
-pub fn panes(frame: &Frame, kind: Swept) -> Vec<Pane> {
+/// Recipes of a kind, in order of appearance.
+fn labels(frame: &Frame, kind: Swept) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for group in &frame.groups {
         for line in &group.recipes {
@@ -53,6 +59,12 @@ pub fn panes(frame: &Frame, kind: Swept) -> Vec<Pane> {
             }
         }
     }
+    labels
+}
+
+/// A panel an ability.
+pub fn panes(frame: &Frame, kind: Swept) -> Vec<Pane> {
+    let mut labels = labels(frame, kind);
     labels.truncate(LINES);
     let mut out = Vec::new();
     for ability in abilities(frame) {
