@@ -1,5 +1,8 @@
 //! The page in headless Chromium: no error, tables that sort and filter, paper, a narrow screen. Without one, its text alone.
-use crate::report::{ACC, done, record, right, study};
+use crate::{
+    common::skipped,
+    report::{ACC, done, record, right, study},
+};
 use bitsweep::{report, results::Store};
 use serde_json::Value;
 use std::{
@@ -42,13 +45,22 @@ fn act(browser: &Path, page: &Path, script: &str, arguments: &[&str]) -> Value {
     let text = text.replacen("<head>", &format!("<head>{ears}"), 1);
     let end = format!(
         "<script>const said = (() => {{ {script} }})(); said.heard = heard; \
-                       document.title = JSON.stringify(said);</script></body>"
+                       document.title = JSON.stringify(said); parent.postMessage(document.title, '*');</script></body>"
     );
     let text = text.replacen("</body>", &end, 1);
-    let copy = page.with_file_name("acted.html");
+    let mut copy = page.with_file_name("acted.html");
     fs::write(&copy, text).unwrap();
+    // No window is as narrow as a telephone, but a frame is.
+    if let Some(width) = arguments.iter().find_map(|a| a.strip_prefix("frame=")) {
+        let frame = format!(
+            "<title></title><body><script>addEventListener('message', (e) => {{ document.title = e.data; }});</script>\
+             <iframe src=\"acted.html\" width=\"{width}\" height=\"800\"></iframe></body>"
+        );
+        copy = page.with_file_name("frame.html");
+        fs::write(&copy, frame).unwrap();
+    }
     let mut all = vec!["--dump-dom", "--virtual-time-budget=5000"];
-    all.extend(arguments);
+    all.extend(arguments.iter().filter(|a| a.starts_with("--")));
     let dom = open(browser, &copy, &all);
     let title = dom
         .split("<title>")
@@ -56,7 +68,7 @@ fn act(browser: &Path, page: &Path, script: &str, arguments: &[&str]) -> Value {
         .and_then(|t| t.split("</title>").next())
         .unwrap_or_else(|| panic!("{dom}"));
     let title = title.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-    serde_json::from_str(&title).unwrap_or_else(|e| panic!("{e}: {title}"))
+    serde_json::from_str(&title).unwrap_or_else(|e| panic!("{e}: {arguments:?}: {title}"))
 }
 
 /// Several models, so that there is something to filter.
@@ -107,7 +119,7 @@ fn it_needs_nothing_else() {
 #[test]
 fn it_works_in_a_browser() {
     let Some(browser) = chromium() else {
-        println!("SKIPPED: no Chromium on the path, and BITSWEEP_CHROMIUM names none");
+        skipped("no Chromium on the path, and BITSWEEP_CHROMIUM names none");
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -165,18 +177,24 @@ fn it_works_in_a_browser() {
 #[test]
 fn it_fits_a_phone_and_paper() {
     let Some(browser) = chromium() else {
-        println!("SKIPPED: no Chromium on the path, and BITSWEEP_CHROMIUM names none");
+        skipped("no Chromium on the path, and BITSWEEP_CHROMIUM names none");
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let page = drawn(dir.path());
     let measure = "return { screen: innerWidth, page: document.documentElement.scrollWidth };";
-    for width in [500, 1280] {
-        let size = format!("--window-size={width},900");
-        let said = act(&browser, &page, measure, &[&size]);
+    for size in ["--window-size=1280,900", "frame=360"] {
+        let said = act(&browser, &page, measure, &[size]);
         let (screen, page) = (said["screen"].as_u64().unwrap(), said["page"].as_u64().unwrap());
+        assert!(screen == 360 || size.starts_with("--"), "{said}");
         assert!(page <= screen, "the page is {page} wide on a screen of {screen}");
     }
+    // Paper opens what is folded, and folds it again.
+    let folds = "const open = () => document.querySelectorAll('details[open]').length;
+                 const before = open(); dispatchEvent(new Event('beforeprint')); const paper = open();
+                 dispatchEvent(new Event('afterprint')); return { before, paper, after: open() };";
+    let said = act(&browser, &page, folds, &[]);
+    assert!(said["before"] == 0 && said["after"] == 0 && said["paper"].as_u64() > Some(0), "{said}");
     let paper = dir.path().join("report.pdf");
     open(&browser, &page, &[&format!("--print-to-pdf={}", paper.display())]);
     let pdf = fs::read(paper).unwrap();

@@ -158,6 +158,25 @@ pub struct Count {
     pub of: usize,
     /// The mean of what is kept over those models.
     pub mean: f64,
+    /// Sum of squared distances from it.
+    squares: f64,
+}
+
+impl Count {
+    /// Adds a model's; the mean and the squares as Welford (1962) has them.
+    fn add(&mut self, kept: f64) {
+        self.of += 1;
+        let away = kept - self.mean;
+        self.mean += away / self.of as f64;
+        self.squares += away * (kept - self.mean);
+        self.keep += usize::from(kept >= KEEP);
+    }
+
+    /// Standard error of the mean, models taken for a sample.
+    pub fn stderr(&self) -> Option<f64> {
+        let n = self.of as f64;
+        (self.of > 1).then(|| (self.squares / (n - 1.) / n).sqrt())
+    }
 }
 
 /// By recipe's label in order of appearance, then by ability.
@@ -173,10 +192,7 @@ pub fn counts(frame: &Frame) -> Vec<(String, BTreeMap<String, Count>)> {
                 all.len() - 1
             });
             for (ability, left) in left(frame, group, r) {
-                let count = all[at].1.entry(ability).or_default();
-                count.mean = (count.mean * count.of as f64 + left.kept) / (count.of + 1) as f64;
-                count.of += 1;
-                count.keep += usize::from(left.kept >= KEEP);
+                all[at].1.entry(ability).or_default().add(left.kept);
             }
         }
     }

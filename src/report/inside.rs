@@ -378,7 +378,7 @@ range from the smallest to the largest is bad at.</dd>\n\
 
 /// The section with its charts, for a page.
 pub fn with_charts(inside: &Inside, pictures: &[Picture]) -> String {
-    let figures: String = pictures.iter().map(|p| figure(p, false)).collect();
+    let figures: String = pictures.iter().map(figure).collect();
     section(inside) + &figures
 }
 

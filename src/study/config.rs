@@ -140,7 +140,7 @@ pub struct Study {
 pub fn built_in() -> Vec<&'static str> {
     let files = CONFIGS.files().chain(CONFIGS.dirs().flat_map(|d| d.files()));
     let mut names: Vec<&str> = files.filter_map(|f| f.path().to_str()?.strip_suffix(".toml")).collect();
-    names.sort_by_key(|n| (n.contains('/'), *n));
+    names.sort_by_key(|n| (*n != QUICKSTART, n.contains('/'), *n));
     names
 }
 

@@ -77,6 +77,9 @@ fn one(answer: Option<&Answer>) -> String {
     cell(class, &left.kept.to_string(), &format!("{head}{near}<span>{}, {tasks}</span>", percent(left)))
 }
 
+/// The recipe that abilities stop at, and whether their items cannot tell.
+type Stop<'a> = (&'a str, bool);
+
 /// What one model's table says, in words.
 fn sentence(answers: &Answers, abilities: &[String]) -> String {
     let mut parts = Vec::new();
@@ -87,9 +90,9 @@ fn sentence(answers: &Answers, abilities: &[String]) -> String {
             continue;
         }
         // Abilities that stop at the same recipe are said together.
-        let mut by_recipe: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+        let mut by_recipe: Vec<(Option<Stop>, Vec<&str>)> = Vec::new();
         for (ability, answer) in mine {
-            let recipe = answer.enough.as_ref().map(|l| l.recipe.as_str());
+            let recipe = answer.enough.as_ref().map(|l| (l.recipe.as_str(), l.near()));
             match by_recipe.iter_mut().find(|(r, _)| *r == recipe) {
                 Some((_, list)) => list.push(ability),
                 None => by_recipe.push((recipe, vec![ability])),
@@ -100,10 +103,13 @@ fn sentence(answers: &Answers, abilities: &[String]) -> String {
             Kind::Joint => "Weights with activations",
             Kind::Cache => "The KV cache alone",
         };
-        let one = |(recipe, list): &(Option<&str>, Vec<&str>)| {
+        let one = |(recipe, list): &(Option<Stop>, Vec<&str>)| {
             let list = escape(&list.iter().map(|a| one_line(a)).collect::<Vec<_>>().join(", "));
             match recipe {
-                Some(recipe) => format!("<strong>{}</strong> for {list}", escape(&one_line(recipe))),
+                Some((recipe, near)) => {
+                    let near = if *near { " <span class=\"near\">≈</span>" } else { "" };
+                    format!("<strong>{}</strong>{near} for {list}", escape(&one_line(recipe)))
+                }
                 None => format!("nothing that was tried for {list}"),
             }
         };
@@ -125,7 +131,9 @@ fn of_models(frame: &Frame, abilities: &[String]) -> String {
                 Some(c) => {
                     let share = c.keep as f64 / c.of as f64;
                     let class = if share >= 0.9 { "most" } else { "" };
-                    let text = format!("{} of {}<span>mean {:.0} %</span>", c.keep, c.of, 100. * c.mean);
+                    let error = c.stderr().map_or_else(String::new, |se| format!(" ± {:.1}", 100. * se));
+                    let text =
+                        format!("{} of {}<span>mean {:.1}{error} %</span>", c.keep, c.of, 100. * c.mean);
                     cell(class, &share.to_string(), &text)
                 }
             });
@@ -136,6 +144,6 @@ fn of_models(frame: &Frame, abilities: &[String]) -> String {
         "<p>Of {} models, how many keep {:.0} %, and what is kept on average:</p>\n{}",
         frame.groups.len(),
         100. * KEEP,
-        table("answers", &head, &rows)
+        table("answers fixed", &head, &rows)
     )
 }

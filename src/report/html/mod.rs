@@ -28,7 +28,7 @@ pub struct Section {
 /// Pictures of a chart that are shown at once; further ones are folded.
 const SHOWN: usize = 3;
 /// Pictures of a chart that are in the page at all: of a study of fifty models, the others are files beside it.
-const WITHIN: usize = 12;
+const WITHIN: usize = 6;
 
 /// Text as HTML shows it, in elements and in quoted attributes.
 pub fn escape(text: &str) -> String {
@@ -163,10 +163,10 @@ fn charts(pictures: &[Picture]) -> String {
         let _ = writeln!(out, "<h3>{}</h3>", escape(chart.about()));
         let (within, beside) = mine.split_at(mine.len().min(WITHIN));
         let (shown, folded) = within.split_at(within.len().min(SHOWN));
-        shown.iter().for_each(|p| out.push_str(&figure(p, mine.len() > 1)));
+        shown.iter().for_each(|p| out.push_str(&figure(p)));
         if !folded.is_empty() {
             let _ = writeln!(out, "<details>\n<summary>{}</summary>", count(folded.len(), "more chart"));
-            folded.iter().for_each(|p| out.push_str(&figure(p, true)));
+            folded.iter().for_each(|p| out.push_str(&figure(p)));
             out.push_str("</details>\n");
         }
         if !beside.is_empty() {
@@ -181,12 +181,12 @@ fn charts(pictures: &[Picture]) -> String {
     out + "</section>\n"
 }
 
-/// A picture in a page; `named`: with its title below.
-pub fn figure(picture: &Picture, named: bool) -> String {
-    let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(&picture.title));
-    let caption =
-        if named { format!("<figcaption>{}</figcaption>\n", escape(&picture.title)) } else { String::new() };
-    format!("<figure>\n{}{caption}</figure>\n", picture.svg.replacen("<svg ", &label, 1))
+/// A picture in a page, with its question below.
+pub fn figure(picture: &Picture) -> String {
+    let title = escape(&picture.title);
+    let label = format!("<svg role=\"img\" aria-label=\"{title}\" ");
+    let svg = picture.svg.replacen("<svg ", &label, 1);
+    format!("<figure>\n{svg}<figcaption>{title}</figcaption>\n</figure>\n")
 }
 
 fn distinct<T: Ord + Clone>(of: impl Iterator<Item = T>) -> Vec<T> {

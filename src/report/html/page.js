@@ -102,7 +102,9 @@
     while (at && at.tagName !== "H3") at = at.previousElementSibling;
     return at ? lower(at.textContent) : "";
   };
-  const names = new Map(tables.map((table) => [table, table.classList.contains("results") ? called(table) : ""]));
+  // A table whose rows are of all models has nothing to narrow.
+  const narrow = tables.filter((table) => !table.classList.contains("fixed"));
+  const names = new Map(narrow.map((table) => [table, table.classList.contains("results") ? called(table) : ""]));
   filter.addEventListener("input", () => {
     const words = lower(filter.value).split(/\s+/).filter(Boolean);
     const holds = (text) => words.every((word) => text.includes(word));
@@ -111,6 +113,8 @@
         line.hidden = !holds(`${name} ${lower(line.textContent)}`) && !line.classList.contains("full");
       }
     }
+    // What is folded may hold what is looked for.
+    if (words.length) document.querySelectorAll("section[aria-labelledby=results] > details").forEach((d) => { d.open = true; });
     rows = data.rows.filter((values) => holds(lower(`${values.slice(0, 4).join(" ")} ${values.at(-1)}`)));
     again();
   });
@@ -133,9 +137,22 @@
   name();
   document.querySelector("header").append(theme);
 
-  // On paper nothing is folded, and all numbers are there, up to where nobody would read on.
+  // On paper nothing is folded and it is light, and all numbers are there up to where nobody would read on; afterwards all is as
+  // it was.
+  const PAPER = 2000;
+  let before = null;
   addEventListener("beforeprint", () => {
+    const folded = [...document.querySelectorAll("details:not([open])")];
+    before = { theme: document.documentElement.dataset.theme, folded };
     document.documentElement.dataset.theme = "light";
-    document.querySelectorAll("details").forEach((d) => { d.open = true; });
+    folded.forEach((d) => { d.open = true; });
+    while (shown < Math.min(rows.length, PAPER)) extend();
+  });
+  addEventListener("afterprint", () => {
+    if (!before) return;
+    if (before.theme) document.documentElement.dataset.theme = before.theme;
+    else delete document.documentElement.dataset.theme;
+    before.folded.forEach((d) => { d.open = false; });
+    before = null;
   });
 })();

@@ -116,11 +116,13 @@ pub fn again(frame: &Frame) -> String {
         let _ = writeln!(study, "seed    = {seed}");
     }
     let versions = distinct(records().map(|r| one_line(&r.made_by.version)));
+    let machines = distinct(records().map(|r| format!("{} in {}", r.made_by.device, r.made_by.dtype)));
     let mut out = format!(
-        "<section aria-labelledby=\"again\">\n<h2 id=\"again\">Run it again</h2>\n<p>With bitsweep {}, the study below as \
-         <code>study.toml</code>:</p>\n<pre><code>bitsweep plan study.toml\nbitsweep run study.toml\n</code></pre>\n\
-         <pre><code>about   = \"...\"\n{}</code></pre>\n",
+        "<section aria-labelledby=\"again\">\n<h2 id=\"again\">Run it again</h2>\n<p>With bitsweep {} (<code>bitsweep --version</code>), on {}, \
+         the study below as <code>study.toml</code>:</p>\n<pre><code>bitsweep plan study.toml\nbitsweep run study.toml\n</code></pre>\n\
+         <pre><code>about   = \"The same cells again\"\n{}</code></pre>\n",
         escape(&versions.join(", ")),
+        escape(&machines.join(", ")),
         escape(&study)
     );
     if limits.len() > 1 || seeds.len() > 1 {

@@ -224,8 +224,9 @@ pub fn numbers(frame: &Frame) -> String {
     let data = data.to_string().replace('<', "\\u003c");
     format!(
         "<section aria-labelledby=\"numbers\">\n<h2 id=\"numbers\">All numbers</h2>\n<p class=\"soft\">{}, every metric of every \
-         cell. The same, with all digits and more columns, are <code>table.csv</code> and <code>paired.csv</code> beside this \
-         page.</p>\n<div id=\"all\"></div>\n<script type=\"application/json\" id=\"data\">{data}</script>\n</section>\n",
+         cell. The same, with all digits and more columns, are <a href=\"table.csv\">table.csv</a> and \
+         <a href=\"paired.csv\">paired.csv</a> beside this page; on paper, the first 2,000 rows.</p>\n<noscript><p>Without scripts \
+         they are in those files alone.</p></noscript>\n<div id=\"all\"></div>\n<script type=\"application/json\" id=\"data\">{data}</script>\n</section>\n",
         count(frame.rows.len(), "row")
     )
 }
