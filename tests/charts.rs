@@ -306,10 +306,10 @@ fn details_are_sums_over_items() {
     let (full, w2) = (of(0, 1), of(3, 1));
     assert_eq!(w2.spread, [120., 48., 24.]);
     let shares: Vec<f64> = inside::spread(w2, full).iter().map(|d| d.y).collect();
-    assert_eq!(shares, [0.625, 0.25, 0.125]);
+    assert_eq!(shares, [0.625, 0.25, 0.125, 0.]);
     // 3 nats on one token where full precision has 2; 7 on four where it has 5.
     let above: Vec<(f64, f64)> = inside::places(w2, full).iter().map(|d| (d.x, d.y)).collect();
-    assert_eq!(above, [(1.5, 1.), (3., 0.), (6., 0.5)]);
+    assert_eq!(above, [(1., 1.), (2.5, 0.), (5.5, 0.5)]);
     let bins: Vec<(f64, f64)> = inside::confidence(of(3, 2), of(0, 2)).iter().map(|d| (d.x, d.y)).collect();
     assert_eq!(bins.len(), 2);
     assert!((bins[0].1 - 0.25).abs() < 1e-12 && (bins[1].1 - 0.01 / 12.).abs() < 1e-12);

@@ -173,7 +173,9 @@ fn dot(x: f64, y: f64, error: Option<f64>) -> Dot {
 /// Share of tokens by loss.
 pub fn spread(detail: &Detail, _: &Detail) -> Vec<Dot> {
     let all: f64 = detail.spread.iter().sum();
-    detail.spread.iter().enumerate().map(|(i, n)| dot(i as f64 * BIN, n / all, None)).collect()
+    // Each bin from its left end on; the last has a width too.
+    let end = std::iter::once(dot(detail.spread.len() as f64 * BIN, 0., None));
+    detail.spread.iter().enumerate().map(|(i, n)| dot(i as f64 * BIN, n / all, None)).chain(end).collect()
 }
 
 /// Loss above full precision's, in the middle of each bin of places.
@@ -181,7 +183,7 @@ pub fn places(detail: &Detail, full: &Detail) -> Vec<Dot> {
     let both = detail.places.iter().zip(&full.places).enumerate();
     both.filter(|(_, (a, b))| a[1] > 0. && b[1] > 0.)
         .map(|(k, (a, b))| {
-            dot(1.5 * 2f64.powi(k as i32), a[0] / a[1] - b[0] / b[1], detail.place_error_from(full, k))
+            dot(1.5 * 2f64.powi(k as i32) - 0.5, a[0] / a[1] - b[0] / b[1], detail.place_error_from(full, k))
         })
         .collect()
 }
@@ -199,5 +201,7 @@ pub fn margins(detail: &Detail, _: &Detail) -> Vec<Dot> {
     let n = sorted.len() as f64;
     // A hundred steps show a curve; more only grow the file.
     let step = sorted.len().div_ceil(100).max(1);
-    sorted.iter().enumerate().step_by(step).map(|(i, m)| dot(*m, (i + 1) as f64 / n, None)).collect()
+    let last = sorted.len().saturating_sub(1);
+    let kept = sorted.iter().enumerate().filter(|(i, _)| i % step == 0 || *i == last);
+    kept.map(|(i, m)| dot(*m, (i + 1) as f64 / n, None)).collect()
 }

@@ -280,14 +280,15 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
     fn plane_lines(&self, plane: &Plane, layout: &Layout, pane: &Pane, frame: &[i32; 4]) -> Result<()> {
         // Boxes that are taken: markers first, then names as they find room.
         let mut taken: Vec<[i32; 4]> = Vec::new();
-        let usable = |d: &&Dot| {
-            let fits = |v: f64, log: bool| v.is_finite() && (!log || v > 0.);
-            fits(d.x, plane.x.log) && fits(d.y, plane.y.log)
-        };
+        let fits = |v: f64, log: bool| v.is_finite() && (!log || v > 0.);
+        let usable = |d: &&Dot| fits(d.x, plane.x.log) && fits(d.y, plane.y.log);
+        // Steps go down to the axis where there is nothing, also where that is infinitely far.
+        let stepped = |d: &&Dot| fits(d.x, plane.x.log) && d.y.is_finite();
         for line in &pane.lines {
             let color = PALETTE[line.look % PALETTE.len()];
             let mut path: Vec<(i32, i32)> = Vec::new();
-            for dot in line.dots.iter().filter(usable) {
+            let steps = line.run == Run::Steps;
+            for dot in line.dots.iter().filter(|d| if steps { stepped(d) } else { usable(d) }) {
                 let here = layout.at(frame, dot.x, dot.y);
                 if let (Run::Steps, Some(&before)) = (line.run, path.last()) {
                     path.push((here.0, before.1));
@@ -305,8 +306,11 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
                 self.line(&path, color, 4)?;
             }
         }
-        for line in pane.lines.iter().filter(|l| l.run != Run::Steps) {
-            for dot in line.dots.iter().filter(usable) {
+        for line in &pane.lines {
+            // Of steps, a few: enough to tell lines apart without colours.
+            let every = if line.run == Run::Steps { (line.dots.len() / 5).max(1) } else { 1 };
+            let from = if line.run == Run::Steps { line.look % every } else { 0 };
+            for dot in line.dots.iter().filter(usable).skip(from).step_by(every) {
                 let (x, y) = layout.at(frame, dot.x, dot.y);
                 self.marker((x, y), line.look)?;
                 taken.push([x - 14, y - 14, x + 14, y + 14]);

@@ -1,5 +1,5 @@
 //! A star of axes: what stays of each ability, a polygon a recipe.
-use super::{BODY, Drawing, GRID, INK, PALETTE, Pen, SMALL, SOFT, WIDTH, legend, render, top};
+use super::{BODY, Drawing, GRID, INK, PALETTE, Pen, SMALL, SOFT, WIDTH, fit, legend, render, top};
 use crate::report::charts::Picture;
 use anyhow::Result;
 use plotters::{prelude::DrawingBackend, style::text_anchor::HPos};
@@ -65,7 +65,12 @@ impl Drawing for Radar {
                 d if d < -20 => HPos::Right,
                 _ => HPos::Center,
             };
-            pen.text(name, (x, y), BODY, INK, side)?;
+            let room = match side {
+                HPos::Left => WIDTH - x - 20,
+                HPos::Right => x - 20,
+                HPos::Center => WIDTH - 100,
+            };
+            pen.text(&fit(name, BODY, room)?, (x, y), BODY, INK, side)?;
         }
         for (look, (_, radii)) in self.rings.iter().enumerate() {
             let color = PALETTE[look % PALETTE.len()];
