@@ -100,6 +100,13 @@ fn better_is_not_worse_and_yet_not_the_same() {
     let verdict = w4(all(&[each]));
     // Of 1.5 to 2.1 nats a token, a tenth each.
     assert!(verdict.state == State::Fail && verdict.why.starts_with("items moved by 0.05"), "{verdict:?}");
+    // A cell of the baseline that is gone does not pass unseen, though others match the rule.
+    let c = tempfile::tempdir().unwrap();
+    let less = store(c.path(), &[("full", "text", nll(1.)), ("w3", "text", nll(1.5))]);
+    let any = Rule { margin: Some(1.), against: Against::Baseline, ..rule("w*", "*") };
+    let verdicts = gate::gate(&less, &[any], Some(&baseline), Usual::default()).unwrap();
+    let gone = w4(verdicts.clone());
+    assert!(gone.state == State::Refused && gone.why.contains("not among the records"), "{verdicts:?}");
     // Without a baseline such a rule says what it lacks, and a study's own run does not ask it.
     let lacking = judge(&new, std::slice::from_ref(&same));
     assert!(lacking[0].state == State::Refused && lacking[0].why.contains("--baseline"), "{lacking:?}");
@@ -149,6 +156,22 @@ fn what_asks_another_question_is_refused_by_name() {
     assert_eq!(gated(&|r| r.model.tokenizer.clear()).state, State::Pass);
     let moved = gated(&|r| r.made_by.device = "cuda:0".into());
     assert!(moved.state == State::Pass && moved.why.contains("cpu in f32 -> cuda:0 in f32"), "{}", moved.why);
+}
+
+/// Full precision of an earlier form of the study, on fewer items, stands before the one that is asked for.
+#[test]
+fn full_precision_is_that_of_the_same_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path()).unwrap();
+    for (cell, recipe, limit, n) in
+        [("00", "full", Some(10), 10), ("01", "full", None, 30), ("02", "w4", None, 29)]
+    {
+        let (mut r, items) = done(record(cell, "m", recipe, "facts", ACC), &first(n, 40));
+        r.made_by.limit = limit;
+        store.push(&r, &items).unwrap();
+    }
+    let verdict = judge(&store, &[Rule { worst: Some(0.9), ..rule("w4", "facts") }]).remove(0);
+    assert_eq!((verdict.state, verdict.before), (State::Pass, Some(0.75)));
 }
 
 #[test]
